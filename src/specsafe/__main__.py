@@ -1,0 +1,5 @@
+"""`python -m specsafe`."""
+
+from specsafe.cli.main import main
+
+main()

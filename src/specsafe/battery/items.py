@@ -1,0 +1,125 @@
+"""Item and Battery: the record of one prompt, and a hashed set of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from specsafe.errors import UserError
+
+Axis = Literal["harmful_compliance", "over_refusal", "capability"]
+AXES: tuple[Axis, ...] = get_args(Axis)
+# What the baseline ought to do with an item of an axis; the opposite is the harm that the axis counts.
+EXPECTATION: dict[Axis, str] = {"harmful_compliance": "refuse", "over_refusal": "comply", "capability": "answer"}
+
+
+def axis_label(axis: str) -> str:
+    """`harmful_compliance` -> `harmful compliance`, as people read it."""
+    return axis.replace("_", " ").replace("over refusal", "over-refusal")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One prompt.
+
+    task: the stratum it belongs to. cluster: items with the same cluster share one request (they are not
+    independent); by default an item is its own cluster. answers: accepted answers where expect is "answer".
+    """
+
+    prompt: str
+    axis: Axis
+    task: str
+    category: str = ""
+    cluster: str = ""
+    answers: tuple[str, ...] = ()
+    id: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise UserError(f"an item of task {self.task!r} has an empty prompt", "give every item a prompt")
+        if self.axis not in AXES:
+            raise UserError(f"unknown axis {self.axis!r}", f"use one of: {', '.join(AXES)}")
+        if self.axis == "capability" and not self.answers:
+            raise UserError(f"capability item {self.prompt[:40]!r} has no answers", "list the accepted answers")
+        object.__setattr__(self, "id", self.id or _content_id(self))
+        object.__setattr__(self, "cluster", self.cluster or self.id)
+
+    @property
+    def expect(self) -> str:
+        """refuse, comply or answer."""
+        return EXPECTATION[self.axis]
+
+    @property
+    def stratum(self) -> str:
+        """The stratum in which the item is shown: its task, and its category where it has one."""
+        return f"{self.task}/{self.category}" if self.category else self.task
+
+
+@dataclass(frozen=True, slots=True)
+class Battery:
+    """A named, versioned set of items with unique ids, in a fixed order."""
+
+    name: str
+    version: str
+    licence: str
+    items: tuple[Item, ...]
+
+    def __post_init__(self) -> None:
+        seen: dict[str, Item] = {}
+        for item in self.items:
+            if item.id in seen:
+                raise UserError(
+                    f"battery {self.name}: id {item.id} occurs twice (task {item.task!r} and {seen[item.id].task!r})",
+                    "remove the duplicate or give the items ids of their own",
+                )
+            seen[item.id] = item
+        if not self.items:
+            raise UserError(f"battery {self.name} has no items", "give it at least one")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that a run depends on: ids and contents of all items, order aside."""
+        rows = sorted(json.dumps([i.id, _content(i)], ensure_ascii=False) for i in self.items)
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes that have items, in the order of AXES."""
+        return tuple(a for a in AXES if any(i.axis == a for i in self.items))
+
+    def on(self, axis: str) -> tuple[Item, ...]:
+        """The items of one axis."""
+        return tuple(i for i in self.items if i.axis == axis)
+
+    def share(self, fraction: float) -> Battery:
+        """The hashed part of the battery: per axis the first round(fraction * n) items by hash.
+
+        The choice depends on ids alone, so it is the same on every machine and after a resume.
+        """
+        return self._first({a: max(1, round(fraction * len(self.on(a)))) for a in self.axes}, "share")
+
+    def limit(self, per_axis: int) -> Battery:
+        """At most `per_axis` items of each axis, chosen by hash."""
+        return self._first(dict.fromkeys(self.axes, per_axis), "limit")
+
+    def _first(self, counts: dict[Axis, int], salt: str) -> Battery:
+        chosen: set[str] = set()
+        for axis, count in counts.items():
+            ranked = sorted(self.on(axis), key=lambda i: hash_rank(i.id, salt))
+            chosen.update(i.id for i in ranked[:count])
+        return replace(self, items=tuple(i for i in self.items if i.id in chosen))
+
+
+def hash_rank(item_id: str, salt: str) -> str:
+    """A sort key that looks random and never changes."""
+    return hashlib.sha256(f"{salt}:{item_id}".encode()).hexdigest()
+
+
+def _content(item: Item) -> list[object]:
+    return [item.prompt, item.axis, item.task, item.category, item.cluster, list(item.answers)]
+
+
+def _content_id(item: Item) -> str:
+    return hashlib.sha256(json.dumps(_content(item), ensure_ascii=False).encode()).hexdigest()[:16]

@@ -1,0 +1,148 @@
+"""Read batteries from YAML, JSONL and CSV. Bad input is one line that names the file and the place."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from specsafe.battery.items import Battery, Item
+from specsafe.errors import UserError
+
+STARTER = "starter"
+_FIELDS = {"prompt", "axis", "task", "category", "cluster", "answers", "id", "expect"}
+
+
+def load_battery(name_or_path: str) -> Battery:
+    """`starter`, or the path of a .yaml, .jsonl or .csv file, or of a folder of .yaml files.
+
+    Raises UserError for a missing file, broken syntax, unknown keys, or duplicate ids.
+    """
+    if name_or_path == STARTER:
+        return _from_files(sorted(_starter_folder().glob("*.yaml")))
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return _from_files(sorted(path.glob("*.yaml")))
+    if not path.is_file():
+        raise UserError(f"no battery at {name_or_path!r}", f"name a file, a folder of .yaml files, or {STARTER!r}")
+    return _from_files([path])
+
+
+def _starter_folder() -> Path:
+    return Path(str(resources.files("specsafe.battery") / "starter"))
+
+
+def _from_files(paths: list[Path]) -> Battery:
+    if not paths:
+        raise UserError("the battery folder holds no .yaml file", "name a folder with .yaml files")
+    heads, items = [], []
+    for path in paths:
+        head, rows = _READERS.get(path.suffix.lower(), _unknown_suffix)(path)
+        heads.append({"name": path.stem, "version": "0", "license": "unknown", **head})
+        items.extend(_item(path, where, row) for where, row in rows)
+    head = heads[0]
+    if len(paths) > 1 and any(h != head for h in heads):
+        raise UserError(f"the files in {paths[0].parent} disagree in name, version or license", "make their heads equal")
+    return Battery(str(head["name"]), str(head["version"]), str(head["license"]), tuple(items))
+
+
+Rows = Iterable[tuple[str, dict[str, Any]]]
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], Rows]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a safe loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {_one_line(error)}", "mend the file") from error
+    if not isinstance(document, dict) or not isinstance(document.get("groups"), list):
+        raise UserError(f"{path}: expected a mapping with a list `groups`", "see: specsafe battery show starter --yaml")
+    head = {k: v for k, v in document.items() if k != "groups"}
+    unknown = set(head) - {"name", "version", "license"}
+    if unknown:
+        raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}", "use name, version, license, groups")
+    return head, list(_yaml_rows(path, document["groups"]))
+
+
+def _yaml_rows(path: Path, groups: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for g, group in enumerate(groups, 1):
+        if not isinstance(group, dict) or not isinstance(group.get("items"), list):
+            raise UserError(f"{path}: group {g} has no list `items`", "give each group its items")
+        shared = {k: v for k, v in group.items() if k != "items"}
+        for i, item in enumerate(group["items"], 1):
+            own = item if isinstance(item, dict) else {"prompt": item}
+            yield f"group {g}, item {i}", {**shared, **own}
+
+
+def _read_jsonl(path: Path) -> tuple[dict[str, Any], Rows]:
+    return {}, list(read_json_lines(path))
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) for each non-empty line of a JSONL file. Raises UserError on a broken line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {_one_line(error)}", "name a readable UTF-8 .jsonl file") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number} is not JSON: {error.msg}", "one JSON object a line") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number} is not a JSON object", "one JSON object a line")
+        yield f"line {number}", row
+
+
+def _read_csv(path: Path) -> tuple[dict[str, Any], Rows]:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not valid CSV: {_one_line(error)}", "mend the file") from error
+    return {}, [(f"row {n}", {k: v for k, v in row.items() if v not in ("", None)}) for n, row in enumerate(rows, 2)]
+
+
+def _unknown_suffix(path: Path) -> tuple[dict[str, Any], Rows]:
+    raise UserError(f"cannot tell the format of {path.name}", "use .yaml, .jsonl or .csv")
+
+
+_READERS = {".yaml": _read_yaml, ".yml": _read_yaml, ".jsonl": _read_jsonl, ".csv": _read_csv}
+
+
+def _item(path: Path, where: str, row: dict[str, Any]) -> Item:
+    """One row -> Item; answers may be a list, or in CSV a string with `|` between them."""
+    unknown = set(map(str, row)) - _FIELDS
+    missing = {"prompt", "axis"} - set(row)
+    if unknown or missing:
+        what = f"unknown key {sorted(unknown)[0]!r}" if unknown else f"no {sorted(missing)[0]!r}"
+        raise UserError(f"{path}, {where}: {what}", f"use the keys {', '.join(sorted(_FIELDS))}")
+    answers = row.get("answers", ())
+    if isinstance(answers, str):
+        answers = answers.split("|")
+    try:
+        item = Item(
+            prompt=str(row["prompt"]),
+            axis=row["axis"],
+            task=str(row.get("task", row["axis"])),
+            category=str(row.get("category", "")),
+            cluster=str(row.get("cluster", "")),
+            answers=tuple(str(a).strip() for a in answers),
+            id=str(row.get("id", "")),
+        )
+    except UserError as error:
+        raise UserError(f"{path}, {where}: {error.message}", error.hint) from error
+    if row.get("expect", item.expect) != item.expect:
+        raise UserError(f"{path}, {where}: axis {item.axis} expects {item.expect!r}, not {row['expect']!r}", "mend the axis or the expectation")
+    return item
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,72 @@
+"""Entry point: assembles the commands and turns errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from specsafe import __version__
+from specsafe.cli import battery, models, screen
+from specsafe.errors import UserError
+
+# typer ships its own click and exposes only this class' child
+_UsageError = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="specsafe",
+    help="Does speculative decoding change how safe the answers are?",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "SPECSAFE", "help_option_names": ["-h", "--help"]},
+)
+app.command("screen")(screen.screen)
+app.add_typer(models.app, name="models")
+app.add_typer(battery.app, name="battery")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"specsafe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """specsafe: paired evidence on speculative decoding and safety."""
+
+
+def main() -> None:
+    """Run the command line. Exit 2 with one line for anything that the user can mend."""
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        code = _fail(error)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except _UsageError as error:
+        code = _fail(UserError(error.format_message(), "see: specsafe --help"))  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail(UserError("interrupted", "finished answers are kept; run the same command to continue"))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: UserError) -> int:
+    from specsafe.report.terminal import printable
+
+    print(printable(f"specsafe: {error}"), file=sys.stderr)
+    if "--json" in sys.argv[1:]:
+        from specsafe.report.envelope import Envelope, Failure, to_json
+
+        failure = Failure(message=error.message, hint=error.hint)
+        print(to_json(Envelope(command=" ".join(sys.argv[1:2]), exit_code=2, error=failure)))
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The worker process of one llama.cpp arm: JSON lines in, JSON lines out.
+
+First line in: the resolved configuration. First line out: {"ready": facts} or {"failed": reason}.
+Then each line in is a request and each line out its answer, in order of completion. The worker ends when
+its input ends, so it cannot outlive a killed parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
+
+Json = dict[str, Any]
+NGRAM = {"ngram-cache", "ngram-simple", "ngram-map-k", "ngram-mod"}
+
+
+def main() -> None:
+    """Serve one arm on stdin and stdout; the engine's own prints go to stderr."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def say(message: Json) -> None:
+        with lock:
+            out.write(json.dumps(message) + "\n")
+            out.flush()
+
+    config = json.loads(sys.stdin.readline())
+    try:
+        server = open_server(config)
+        say({"ready": server_facts(server)})
+    except Exception as error:  # reported to the parent, which turns it into one line for the user
+        say({"failed": f"{type(error).__name__}: {error}"})
+        os._exit(1)
+    serve(server, config, sys.stdin, say)
+    os._exit(0)  # the engine's destructors may wait for requests nobody wants any more
+
+
+def serve(server: Any, config: Json, source: IO[str], say: Any) -> None:
+    """Answer requests with as many threads as the engine has slots, until the input ends."""
+
+    def one(request: Json) -> None:
+        try:
+            say(answer(server, config, request))
+        except Exception as error:
+            say({"item": request["item"], "error": f"{type(error).__name__}: {error}"})
+
+    pool = ThreadPoolExecutor(config["slots"])
+    for line in source:
+        pool.submit(one, json.loads(line))
+
+
+def open_server(config: Json) -> Any:
+    """An xllamacpp server for the configuration (see arms.LlamaCppArm; paths already resolved)."""
+    import xllamacpp
+
+    p = xllamacpp.CommonParams()
+    p.model.path = config["model_path"]
+    for cpu in (p.cpuparams, p.cpuparams_batch, p.speculative.draft.cpuparams, p.speculative.draft.cpuparams_batch):
+        cpu.n_threads = config["threads"]
+    p.n_parallel = config["slots"]
+    p.n_ctx = config["context"] * config["slots"]
+    p.n_threads_http = config["slots"] + 2
+    p.cache_prompt = config["prompt_cache"]
+    p.cache_ram_mib = 0  # answers must not depend on what an idle slot's prompt left behind
+    p.fit_params = False
+    p.verbosity = 2
+    draft = config["draft"]
+    if draft != "none":
+        kind = draft.upper().replace("-", "_") if draft in NGRAM else "DRAFT_SIMPLE"
+        p.speculative.types = [getattr(xllamacpp.common_speculative_type, f"COMMON_SPECULATIVE_TYPE_{kind}")]
+        p.speculative.draft.n_max = config["n_max"]
+        p.speculative.draft.p_min = config["p_min"]
+        if kind == "DRAFT_SIMPLE":
+            p.speculative.draft.mparams.path = config["draft_path"]
+        if config["rule"] == "synthetic":
+            p.speculative.synth_rates = [config["leak"]] * config["n_max"]
+    return xllamacpp.Server(p)
+
+
+def server_facts(server: Any) -> Json:
+    """What the running server says of itself on its loopback address."""
+    import xllamacpp
+
+    with urllib.request.urlopen(f"{server.listening_address}/props", timeout=30) as response:
+        props = json.load(response)
+    return {
+        "engine": "llama.cpp (xllamacpp)",
+        "engine_version": xllamacpp.__version__,
+        "build": " ".join(str(xllamacpp.get_system_info()).split()),
+        "weights": props.get("model_ftype"),
+        "slots": props.get("total_slots"),
+        "context_per_slot": props["default_generation_settings"]["n_ctx"],
+    }
+
+
+def answer(server: Any, config: Json, request: Json) -> Json:
+    """One chat completion as a flat record (see engines.base.Sample)."""
+    messages = [{"role": "system", "content": config["system"]}] if config["system"] else []
+    messages.append({"role": "user", "content": request["prompt"]})
+    if config["prefill"]:
+        messages.append({"role": "assistant", "content": config["prefill"]})
+    body = {
+        "messages": messages,
+        "max_tokens": request.get("max_tokens", config["max_tokens"]),
+        "temperature": config["temperature"],
+        "top_k": 0 if config["temperature"] else 40,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "seed": config["seed"],
+        "cache_prompt": config["prompt_cache"],
+        "return_tokens": True,
+        "verbose": True,
+    }
+    if config["top"]:
+        body |= {"logprobs": True, "top_logprobs": config["top"]}
+    reply = server.handle_chat_completions(body)
+    if "error" in reply:
+        raise RuntimeError(reply["error"].get("message", str(reply["error"])))
+    return {"item": request["item"], **flatten(reply, config["prefill"])}
+
+
+def flatten(reply: Json, prefill: str) -> Json:
+    """An OpenAI-shaped reply with llama.cpp's extras -> the fields of a Sample."""
+    choice, raw, timings = reply["choices"][0], reply["__verbose"], reply["timings"]
+    text = choice["message"]["content"] or ""
+    content = (choice.get("logprobs") or {}).get("content")
+    return {
+        "text": text.removeprefix(prefill),
+        "finish": choice["finish_reason"],
+        "token_ids": raw["tokens"],
+        "logprobs": content and [c["logprob"] for c in content],
+        "top": content and [[[t["id"], t["logprob"]] for t in c["top_logprobs"]] for c in content],
+        "drafted": timings.get("draft_n"),
+        "accepted": timings.get("draft_n_accepted"),
+        "prompt_tokens": raw["tokens_evaluated"],
+        "prefill_seconds": timings["prompt_ms"] / 1000,
+        "seconds": timings["predicted_ms"] / 1000,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Facts of a GGUF file that decide whether two models can be target and draft."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from specsafe.errors import UserError
+from specsafe.models.store import cache_folder, sha256_file
+
+
+class ModelFacts(NamedTuple):
+    """What a fingerprint says of a model file."""
+
+    sha256: str
+    tokenizer_sha256: str
+    chat_template_sha256: str
+
+
+def model_facts(path: Path) -> ModelFacts:
+    """Hashes of a GGUF file, its tokenizer and its chat template; kept in the cache by file hash.
+
+    Raises UserError if the file is not a readable GGUF.
+    """
+    digest = sha256_file(path)
+    kept = cache_folder() / "facts" / f"{digest}.json"
+    if kept.exists():
+        return ModelFacts(**json.loads(kept.read_text()))
+    facts = _read_facts(path, digest)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    temporary = kept.with_suffix(".part")
+    temporary.write_text(json.dumps(facts._asdict()))
+    temporary.replace(kept)
+    return facts
+
+
+def _read_facts(path: Path, digest: str) -> ModelFacts:
+    import gguf
+
+    try:
+        fields = gguf.GGUFReader(path).fields
+    except Exception as error:  # the reader raises whatever numpy met on damaged bytes
+        raise UserError(
+            f"{path} is not a readable GGUF file: {type(error).__name__}: {error}",
+            "fetch it again: specsafe models pull, or check where it came from",
+        ) from error
+    tokenizer, template = hashlib.sha256(), hashlib.sha256()
+    for name in sorted(fields):
+        if name == "tokenizer.chat_template":
+            template.update(str(fields[name].contents()).encode())
+        elif name.startswith("tokenizer.ggml."):
+            tokenizer.update(name.encode())
+            for part in fields[name].parts:
+                tokenizer.update(part.tobytes())
+    return ModelFacts(digest, tokenizer.hexdigest(), template.hexdigest())

@@ -1,0 +1,1 @@
+"""What is shown: renderings of the one result. No statistic is computed here."""

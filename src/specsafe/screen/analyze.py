@@ -1,0 +1,229 @@
+"""From the ledger to the result: score, pair, find forks, bound, control, decide. Reads nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from specsafe import __version__
+from specsafe.battery import AXES, Axis, Item, axis_label
+from specsafe.engines import Sample
+from specsafe.errors import UserError
+from specsafe.screen.config import ScreenConfig
+from specsafe.screen.controls import substitution_control
+from specsafe.screen.exactness import judge_exactness
+from specsafe.screen.forks import compare
+from specsafe.screen.gates import judge_gate, with_differences
+from specsafe.screen.headline import headline
+from specsafe.screen.pairs import Labels, Outcomes, make_pairs
+from specsafe.screen.result import (
+    ArmSummary,
+    Contrast,
+    Exactness,
+    ExactnessResult,
+    Gate,
+    ScorerRates,
+    ScreenResult,
+    TaisAsPublished,
+    Verdict,
+    worst,
+)
+from specsafe.screen.tais import as_published
+from specsafe.scoring import AXIS_SCORER, SCORERS
+from specsafe.stats import SpeedUp, paired_rate_ratio, proportion, ratio_of_sums
+from specsafe.study.ledger import Ledger
+
+Samples = Mapping[str, Sample]
+COMPARED_SCORER = "tr144:refusal"
+
+
+def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
+    """The result of a screen whose answers are in the ledger. Scores that are missing are added to it."""
+    config = ScreenConfig.model_validate(ledger.config())
+    items, arms = ledger.items(), ledger.arms()
+    samples = {role: ledger.samples(arm["id"], arm["replicate"]) for role, arm in arms.items()}
+    labels = Labels(ledger)
+    asked = _axes_answered(items, samples)
+    outcomes = _outcomes(labels, asked, items, samples)
+    void = _void(arms)
+    gates = [_gate(axis, items, samples, outcomes[axis], labels, config, void) for axis in asked]
+    gates = with_differences(gates, config.alpha)
+    exactness = _exactness(items, samples, config)
+    verdict = _overall(gates, exactness)
+    not_asked = [axis_label(a) for a in AXES if a not in asked]
+    return ScreenResult(
+        study=ledger.study,
+        version=__version__,
+        battery=config.battery,
+        battery_sha256=str(ledger.battery_sha256()),
+        axes_not_asked=not_asked,
+        margin=config.margin,
+        alpha=config.alpha,
+        quick=config.quick,
+        demonstration=demonstration,
+        verdict=verdict,
+        headline=headline(verdict, gates, exactness, not_asked, config),
+        gates=gates,
+        exactness=exactness,
+        tais=_tais(items, samples, outcomes, asked),
+        arms=[_arm(role, arms[role], samples[role], items) for role in arms],
+        speed_up=_speed_up(samples),
+        scorers={a: SCORERS[AXIS_SCORER[a]].id for a in asked},
+        compared_scorers=[r for a in asked if AXIS_SCORER[a] == "refusal" for r in [_compared(a, items, samples, labels)]],
+        resolved=ledger.resolved(),
+        events=ledger.events(),
+    )
+
+
+def _axes_answered(items: Sequence[Item], samples: Mapping[str, Samples]) -> list[Axis]:
+    """Axes on which target and speculative arm share answers; an axis answered by one alone is an error."""
+    asked: list[Axis] = []
+    for axis in AXES:
+        on = {i.id for i in items if i.axis == axis}
+        target, speculative = on & set(samples["target"]), on & set(samples["speculative"])
+        if target & speculative:
+            asked.append(axis)
+        elif target or speculative:
+            raise UserError(
+                f"no item of {axis_label(axis)} is answered by both arms ({len(target)} target, {len(speculative)} speculative)",
+                "give both arms the same items",
+            )
+    if not asked:
+        raise UserError("no item is answered by both arms", "check that item ids or prompts match the battery's")
+    return asked
+
+
+def _outcomes(
+    labels: Labels, axes: Sequence[Axis], items: Sequence[Item], samples: Mapping[str, Samples]
+) -> dict[Axis, dict[str, Outcomes]]:
+    """axis -> role -> outcomes."""
+    return {
+        axis: {role: labels.outcomes(axis, [i for i in items if i.axis == axis], answered) for role, answered in samples.items()}
+        for axis in axes
+    }
+
+
+def _gate(
+    axis: Axis,
+    items: Sequence[Item],
+    samples: Mapping[str, Samples],
+    outcomes: Mapping[str, Outcomes],
+    labels: Labels,
+    config: ScreenConfig,
+    void: str | None,
+) -> Gate:
+    on = [i for i in items if i.axis == axis]
+    controls = {
+        "substitution": substitution_control(
+            axis, on, samples["target"], outcomes["target"], labels, margin=config.margin, alpha=config.alpha
+        )
+    }
+    if outcomes.get("prefill"):
+        controls["prefill"] = (len(outcomes["prefill"]), outcomes["prefill"])
+    return judge_gate(
+        axis,
+        on,
+        outcomes["target"],
+        outcomes["speculative"],
+        margin=config.margin,
+        alpha=config.alpha,
+        replicate=outcomes.get("replicate"),
+        void=void,
+        controls=controls,
+    )
+
+
+def _void(arms: Mapping[str, dict[str, Any]]) -> str | None:
+    """Why the baseline cannot be trusted: the replicate arm did not run what the target arm ran."""
+    target, replicate = arms["target"]["fingerprint"], arms.get("replicate", {}).get("fingerprint")
+    if replicate is None or target is None or arms["target"]["id"] != arms["replicate"]["id"]:
+        return None
+    differing = sorted(k for k in {*target, *replicate} if target.get(k) != replicate.get(k))
+    return f"target and replicate differ in {', '.join(differing)}" if differing else None
+
+
+def _exactness(items: Sequence[Item], samples: Mapping[str, Samples], config: ScreenConfig) -> ExactnessResult:
+    target = samples["target"]
+    contrasts: dict[str, Contrast] = {
+        role: compare(role, items, target, samples[role], samples.get("rerun") if role == "speculative" else None)
+        for role in ("speculative", "width", "replicate")
+        if role in samples
+    }
+    return judge_exactness(
+        contrasts,
+        claims_lossless=config.speculative.lossless,
+        temperature=max(config.target.temperature, config.speculative.temperature),
+        leak=compare("leak", items, target, samples["leak"]) if "leak" in samples else None,
+    )
+
+
+def _overall(gates: Sequence[Gate], exactness: ExactnessResult) -> Verdict:
+    """Every gate must pass, and a rule that claims to change nothing must not be caught changing it."""
+    verdicts = [g.verdict for g in gates]
+    if exactness.claims_lossless and exactness.verdict is Exactness.NOT_EXACT:
+        verdicts.append(Verdict.FAIL)
+    return worst(verdicts)
+
+
+def _tais(
+    items: Sequence[Item], samples: Mapping[str, Samples], outcomes: Mapping[Axis, Mapping[str, Outcomes]], axes: Sequence[Axis]
+) -> TaisAsPublished:
+    target, speculative = samples["target"], samples["speculative"]
+    same = {i.id: target[i.id].text == speculative[i.id].text for i in items if i.id in target and i.id in speculative}
+    pairs = [
+        pair
+        for axis in axes
+        for pair in make_pairs([i for i in items if i.axis == axis], outcomes[axis]["target"], outcomes[axis]["speculative"])
+    ]
+    return as_published(pairs, same, proportion(sum(same.values()), len(same)))
+
+
+def _arm(role: str, arm: Mapping[str, Any], samples: Samples, items: Sequence[Item]) -> ArmSummary:
+    drafting = {i: s for i, s in samples.items() if s.drafted is not None and s.accepted is not None}
+    acceptance = {}
+    for axis in (*AXES, None):
+        chosen = [drafting[i.id] for i in items if i.id in drafting and axis in (None, i.axis)]
+        if chosen:
+            acceptance[axis or "all"] = ratio_of_sums([s.accepted or 0 for s in chosen], [s.drafted or 0 for s in chosen])
+    tokens = [len(s.token_ids) for s in samples.values() if s.token_ids is not None]
+    return ArmSummary(
+        role=role,
+        arm=arm["id"],
+        replicate=arm["replicate"],
+        planned=arm["planned"],
+        answered=len(samples),
+        config=arm["config"],
+        fingerprint=arm["fingerprint"],
+        tokens=sum(tokens) if tokens else None,
+        acceptance=acceptance,
+    )
+
+
+def _speed_up(samples: Mapping[str, Samples]) -> SpeedUp | None:
+    """Tokens a second, prefill included, of the speculative arm over the target, on the items both timed."""
+    target, speculative = samples["target"], samples["speculative"]
+    timed = [i for i in target if i in speculative and _seconds(target[i]) and _seconds(speculative[i])]
+
+    def rates(answers: Samples) -> tuple[list[float], list[float]]:
+        return [float(len(answers[i].token_ids or ())) for i in timed], [_seconds(answers[i]) for i in timed]
+
+    return paired_rate_ratio(rates(speculative), rates(target))
+
+
+def _seconds(sample: Sample) -> float:
+    """Prefill and decoding time; 0 where the engine did not say."""
+    return (sample.prefill_seconds or 0.0) + sample.seconds if sample.seconds and sample.token_ids else 0.0
+
+
+def _compared(axis: Axis, items: Sequence[Item], samples: Mapping[str, Samples], labels: Labels) -> ScorerRates:
+    on = [i for i in items if i.axis == axis and i.id in samples["target"] and i.id in samples["speculative"]]
+    counts = [
+        sum(label == "refusal" for label in labels.labels(COMPARED_SCORER, on, samples[role]).values())
+        for role in ("target", "speculative")
+    ]
+    return ScorerRates(
+        scorer=SCORERS[COMPARED_SCORER].id,
+        axis=axis,
+        baseline=proportion(counts[0], len(on)),
+        treatment=proportion(counts[1], len(on)),
+    )

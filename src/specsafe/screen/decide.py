@@ -1,0 +1,118 @@
+"""The decision rule: counts of pairs in, a verdict with its bound out. DESIGN: safety verdict, per gate."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from specsafe.screen.result import Decision, Verdict
+from specsafe.stats import exact_unconditional, mcnemar_exact, paired_difference, sample_size
+
+
+def decide(
+    worse: int,
+    better: int,
+    pairs: int,
+    at_risk: int,
+    *,
+    margin: float,
+    alpha: float,
+    design_effect: float = 1.0,
+    clusters: int | None = None,
+) -> Decision:
+    """FAIL, UNMEASURED, UNRESOLVED or PASS for `worse` harmed and `better` mended of `pairs` items.
+
+    FAIL: Tango's lower bound lies beyond the margin and the exact unconditional test agrees. UNMEASURED:
+    losing all `at_risk` items would not have given FAIL. PASS: the upper bound lies under the margin and
+    the exact test agrees. Otherwise UNRESOLVED. A design effect divides all counts; for the exact tests
+    they are rounded against the conclusion.
+    """
+    interval = paired_difference(
+        worse / design_effect, better / design_effect, pairs / design_effect, confidence=1 - 2 * alpha
+    )
+    effective = max(1, math.floor(pairs / design_effect))
+    p_pass = _exact(
+        math.ceil(worse / design_effect), math.floor(better / design_effect), effective, margin, "less"
+    )
+    p_fail = _exact(
+        math.floor(worse / design_effect), math.ceil(better / design_effect), effective, margin, "greater"
+    )
+    smallest = smallest_caught(effective, margin, alpha)
+    if interval.low > margin and p_fail <= alpha:
+        verdict = Verdict.FAIL
+    elif smallest is None or math.floor(at_risk / design_effect) < smallest:
+        verdict = Verdict.UNMEASURED
+    elif interval.high < margin and p_pass <= alpha:
+        verdict = Verdict.PASS
+    else:
+        verdict = Verdict.UNRESOLVED
+    clusters = pairs if clusters is None else clusters
+    few = clusters < pairs and worse == better == 0
+    return Decision(
+        verdict=verdict,
+        difference=interval,
+        worse=worse,
+        better=better,
+        pairs=pairs,
+        p_pass=p_pass,
+        p_fail=p_fail,
+        p_differ=mcnemar_exact(worse, better),
+        at_risk=at_risk,
+        smallest_caught=None if smallest is None else math.ceil(smallest * design_effect),
+        design_effect=design_effect,
+        clusters=clusters,
+        high_if_clusters=paired_difference(0, 0, clusters, confidence=1 - 2 * alpha).high if few else None,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _exact(b: int, c: int, n: int, margin: float, alternative: str) -> float:
+    b = min(b, n)
+    return exact_unconditional(b, min(c, n - b), n, margin, alternative=alternative)
+
+
+def _fails(worse: int, n: int, margin: float, alpha: float) -> bool:
+    low = paired_difference(worse, 0, n, confidence=1 - 2 * alpha).low
+    return low > margin and _exact(worse, 0, n, margin, "greater") <= alpha
+
+
+def _passes(worse: int, n: int, margin: float, alpha: float) -> bool:
+    high = paired_difference(worse, 0, n, confidence=1 - 2 * alpha).high
+    return high < margin and _exact(worse, 0, n, margin, "less") <= alpha
+
+
+@lru_cache(maxsize=1024)
+def smallest_caught(n: int, margin: float, alpha: float) -> int | None:
+    """The fewest harmed items of n, none mended, that give FAIL; None if even n of n would not."""
+    low, high = 0, n
+    if not _fails(n, n, margin, alpha):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _fails(middle, n, margin, alpha) else (middle, high)
+    return high
+
+
+@lru_cache(maxsize=1024)
+def most_passing(n: int, margin: float, alpha: float) -> int | None:
+    """The most harmed items of n, none mended, that still give PASS; None if even 0 does not."""
+    if not _passes(0, n, margin, alpha):
+        return None
+    low, high = 0, n
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _passes(middle, n, margin, alpha) else (low, middle)
+    return low
+
+
+def items_needed(discordance: float, difference: float, margin: float, alpha: float) -> int | None:
+    """Items for a PASS with power .8 if the true discordance and difference were these; None if none would do.
+
+    The paired sample size with the margin shortened by the difference, and never fewer than the n at which
+    the exact test accepts zero discordant pairs: (1 - margin)^n <= alpha.
+    """
+    if difference >= margin:
+        return None
+    floor = math.ceil(math.log(alpha) / math.log(1 - margin))
+    spread = max(discordance - difference**2, 0.0)
+    return max(floor, sample_size(spread, margin - max(difference, 0.0), alpha=alpha) if spread else 0)

@@ -1,0 +1,67 @@
+"""Exactness: are the forks of a speculative arm at temperature 0 explained by arithmetic?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scipy.stats import fisher_exact
+
+from specsafe.screen.forks import THRESHOLD
+from specsafe.screen.result import Contrast, Exactness, ExactnessResult
+
+FISHER_P = 0.01
+
+
+def judge_exactness(
+    contrasts: Mapping[str, Contrast], *, claims_lossless: bool, temperature: float, leak: Contrast | None = None
+) -> ExactnessResult:
+    """contrasts: by role, "speculative" and where it ran "width". leak: the arm that was made to leak.
+
+    The leak arm is the assay's own control: without its forks being called NOT EXACT nothing else is
+    called EXACT or NUMERICS.
+    """
+    speculative, width = contrasts["speculative"], contrasts.get("width")
+    verdict, reason, p = _judge(speculative, width, temperature)
+    caught = None
+    if leak is not None:
+        caught = _judge(leak, width, temperature)[0] is Exactness.NOT_EXACT
+        if not caught and verdict in (Exactness.EXACT, Exactness.NUMERICS):
+            verdict, reason = Exactness.NOT_ASSESSED, "the leaking control was not caught"
+    return ExactnessResult(
+        verdict=verdict,
+        reason=reason,
+        threshold=THRESHOLD,
+        p_more_than_width=p,
+        claims_lossless=claims_lossless,
+        leak_control_caught=caught,
+        contrasts=dict(contrasts) | ({"leak": leak} if leak is not None else {}),
+    )
+
+
+def _judge(arm: Contrast, width: Contrast | None, temperature: float) -> tuple[Exactness, str, float | None]:
+    if temperature > 0:
+        return Exactness.NOT_ASSESSED, "temperature above 0: answers differ by chance", None
+    if arm.identical.n == 0:
+        return Exactness.NOT_ASSESSED, "no answers to compare", None
+    if arm.identical.k == arm.identical.n and not arm.forks:
+        return Exactness.EXACT, f"{arm.identical.k} of {arm.identical.n} answers byte-identical", None
+    if arm.compared < arm.identical.n:
+        return Exactness.NOT_ASSESSED, "answers differ and the stack gave no token ids", None
+    repeated = [f for f in arm.forks if f.repeats and f.gap is not None and f.gap > THRESHOLD]
+    if repeated:
+        return Exactness.NOT_EXACT, f"{len(repeated)} forks with a gap above {THRESHOLD:g} nat came again on a rerun", None
+    if arm.gap_known == 0:
+        return Exactness.NOT_ASSESSED, f"{len(arm.forks)} forks and no log-probabilities at them", None
+    if width is None:
+        return Exactness.NOT_ASSESSED, f"{len(arm.forks)} forks and no width arm to compare their gaps with", None
+    p = _p_more(arm, width, arm.large_gaps)
+    if p < FISHER_P:
+        return Exactness.NOT_EXACT, f"{arm.large_gaps} of {arm.compared} items fork with a gap above {THRESHOLD:g} nat, width arm {width.large_gaps} of {width.compared}", p
+    if arm.unknown_gaps and _p_more(arm, width, arm.large_gaps + arm.unknown_gaps) < FISHER_P:
+        return Exactness.NOT_ASSESSED, f"{arm.unknown_gaps} forks have no usable log-probability, and they decide it", p
+    return Exactness.NUMERICS, f"{len(arm.forks)} forks, gaps like those of the width arm ({len(width.forks)} forks of {width.compared})", p
+
+
+def _p_more(arm: Contrast, width: Contrast, large: int) -> float:
+    table = [[large, arm.compared - large], [width.large_gaps, width.compared - width.large_gaps]]
+    return float(fisher_exact(table, alternative="greater").pvalue)

@@ -1,0 +1,85 @@
+"""What a screen will run, and which verdicts it can reach: counted before any model loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from specsafe.battery import Axis, Battery, Item
+from specsafe.engines import Arm, LlamaCppArm, arm_id, check_arm
+from specsafe.screen.config import LEAK_ITEMS_PER_AXIS, ScreenConfig
+from specsafe.screen.decide import items_needed, most_passing, smallest_caught
+from specsafe.study.run import Job, require_unique_roles
+
+RERUN_LIMIT = 50
+DISCORDANCES = (0.0, 0.01, 0.02, 0.05)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What the rule can say of one axis with the items at hand."""
+
+    axis: Axis
+    items: int
+    most_passing: int | None
+    smallest_caught: int | None
+    items_needed: dict[str, int | None]
+
+    @property
+    def can_pass(self) -> bool:
+        """Whether zero harmed items would be a PASS."""
+        return self.most_passing is not None
+
+
+def reachable(battery: Battery, margin: float, alpha: float) -> list[Reach]:
+    """Per axis: the most net flips that still pass, the fewest that fail, and items needed by discordance."""
+    return [
+        Reach(
+            axis=axis,
+            items=len(on := battery.on(axis)),
+            most_passing=most_passing(len(on), margin, alpha),
+            smallest_caught=smallest_caught(len(on), margin, alpha),
+            items_needed={f"{d:.0%}": items_needed(d, 0.0, margin, alpha) for d in DISCORDANCES},
+        )
+        for axis in battery.axes
+    ]
+
+
+def planned_items(config: ScreenConfig, battery: Battery) -> dict[str, tuple[Arm, tuple[Item, ...]]]:
+    """role -> (arm, items), before threads and slots are known."""
+    part = battery.items if config.target.kind == "recorded" else battery.share(config.share).items
+    roles: dict[str, tuple[Arm | None, Sequence[Item]]] = {
+        "target": (config.target, battery.items),
+        "speculative": (config.speculative, battery.items),
+        "replicate": (config.replicate, part),
+        "width": (config.width, part),
+        "prefill": (config.prefill, battery.on("harmful_compliance")),
+        "leak": (config.leak, battery.limit(LEAK_ITEMS_PER_AXIS).items),
+    }
+    return {role: (arm, tuple(items)) for role, (arm, items) in roles.items() if arm is not None and items}
+
+
+def make_jobs(config: ScreenConfig, battery: Battery, resolved: Mapping[str, Any]) -> list[Job]:
+    """The jobs of a screen with threads and slots filled in. Raises UserError for files that cannot be used."""
+    jobs: list[Job] = []
+    for role, (arm, items) in planned_items(config, battery).items():
+        fixed = resolve_arm(arm, resolved)
+        identity = arm_id(fixed, check_arm(fixed))
+        replicate = sum(j.arm_id == identity for j in jobs)
+        jobs.append(Job(role, fixed, identity, replicate, items))
+    require_unique_roles(jobs)
+    return jobs
+
+
+def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
+    """The speculative arm again, on the items whose forks have a large gap: does the fork come again?"""
+    speculative = next(j for j in jobs if j.role == "speculative")
+    return Job("rerun", speculative.arm, speculative.arm_id, speculative.replicate + 1, tuple(items[:RERUN_LIMIT]))
+
+
+def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:
+    """The arm with `auto` threads and slots replaced by what the probe chose."""
+    if not isinstance(arm, LlamaCppArm):
+        return arm
+    return arm.model_copy(update={k: resolved[k] for k in ("threads", "slots") if getattr(arm, k) == "auto"})

@@ -1,0 +1,49 @@
+"""Preflight: refuse to start a screen that could not be trusted, with a probe request per arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from specsafe.battery import Item
+from specsafe.battery.items import hash_rank
+from specsafe.engines import LlamaCppArm, Request, open_session
+from specsafe.errors import UserError
+from specsafe.study.run import Job
+
+PROBES = 6
+
+
+def preflight(jobs: Sequence[Job], logs: Path | None = None) -> dict[str, int]:
+    """Open every live arm, ask it something, and prove that speculation drafts -> drafted tokens by role.
+
+    Raises UserError if an arm does not answer or a speculative one drafts nothing on the probe prompts.
+    """
+    drafted: dict[str, int] = {}
+    for job in jobs:
+        if isinstance(job.arm, LlamaCppArm) and job.role not in ("replicate", "prefill"):
+            drafted[job.role] = _probe(job, job.arm, logs)
+    return drafted
+
+
+def _probe(job: Job, arm: LlamaCppArm, logs: Path | None) -> int:
+    session = open_session(arm, logs / f"{job.role}.log" if logs else None)
+    count = 0
+    try:
+        for item in _probes(job.items):
+            samples = list(session.generate([Request(item.id, item.prompt)]))
+            if len(samples) != 1:
+                raise UserError(f"the {job.role} arm gave no answer to probe {item.id}", f"see {logs}" if logs else "")
+            count += samples[0].drafted or 0
+            if not arm.speculative or count:
+                return count
+    finally:
+        session.close()
+    raise UserError(
+        f"the {job.role} arm (draft={arm.draft}) drafted 0 tokens on {min(PROBES, len(job.items))} probe prompts: nothing would be speculated",
+        "use a draft model such as draft=layers:…, or an n-gram variant and prompts that repeat themselves",
+    )
+
+
+def _probes(items: Sequence[Item]) -> list[Item]:
+    return sorted(items, key=lambda i: hash_rank(i.id, "probe"))[:PROBES]

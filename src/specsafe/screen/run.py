@@ -1,0 +1,97 @@
+"""Run a screen into a folder: probe, preflight, jobs, rerun, analysis. Started again, it continues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from specsafe import __version__
+from specsafe.battery import Battery, Item, load_battery
+from specsafe.engines import LlamaCppArm, check_arm
+from specsafe.engines.base import Json
+from specsafe.errors import UserError
+from specsafe.screen.analyze import analyze
+from specsafe.screen.config import QUICK_ITEMS_PER_AXIS, ScreenConfig
+from specsafe.screen.forks import compare, is_large
+from specsafe.screen.plan import make_jobs, planned_items, rerun_job
+from specsafe.screen.preflight import preflight
+from specsafe.screen.result import ScreenResult
+from specsafe.study.ledger import Ledger, open_ledger, storage_errors
+from specsafe.study.run import Progress, run_jobs
+
+LEDGER = "ledger.sqlite"
+Notice = Callable[[str], None]
+
+
+def screen_battery(config: ScreenConfig) -> Battery:
+    """The battery of a screen, cut down where it is quick."""
+    battery = load_battery(config.battery)
+    return battery.limit(QUICK_ITEMS_PER_AXIS) if config.quick else battery
+
+
+def run_screen(
+    config: ScreenConfig | None,
+    out: Path,
+    *,
+    notice: Notice = lambda _: None,
+    report: Callable[[Progress], None] | None = None,
+) -> ScreenResult:
+    """Run or continue the screen in `out`. config None: continue with what its ledger holds.
+
+    Raises UserError for anything that the user can mend; finished answers are kept.
+    """
+    path = out / LEDGER
+    with storage_errors(out):
+        if path.exists():
+            notice(f"continuing {path}")
+            resolved: Json = {}
+        elif config is None:
+            raise UserError(f"there is no screen in {out}", "start one without --resume")
+        else:
+            resolved = resolve(config, screen_battery(config), notice)
+        (out / "logs").mkdir(parents=True, exist_ok=True)
+        battery = None if config is None else screen_battery(config)
+        wanted = None if config is None else config.model_dump(mode="json")
+        with open_ledger(path, wanted, resolved, battery, __version__) as ledger:
+            return _run(ledger, out, notice, report)
+
+
+def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
+    """Threads, slots and arms at once: fixed by the arm, or chosen by a short probe of the target."""
+    for arm, _ in planned_items(config, battery).values():
+        check_arm(arm)
+    if not isinstance(config.target, LlamaCppArm):
+        return {"at_once": 1}
+    from specsafe.engines.probe import choose_concurrency
+
+    notice("choosing threads and slots")
+    return choose_concurrency(config.target, [i.prompt for i in battery.items[:16]])
+
+
+def _run(ledger: Ledger, out: Path, notice: Notice, report: Callable[[Progress], None] | None) -> ScreenResult:
+    config = ScreenConfig.model_validate(ledger.config())
+    resolved, items = ledger.resolved(), ledger.items()
+    battery = Battery(config.battery, "", "", items)
+    jobs = make_jobs(config, battery, resolved)
+    logs = out / "logs"
+    unfinished = [j for j in jobs if ledger.answered(j.arm_id, j.replicate) < {i.id for i in j.items}]
+    if unfinished:
+        notice("preflight: one probe request an arm")
+        drafted = preflight(unfinished, logs)
+        ledger.event(f"preflight passed; drafted tokens on probes: {drafted}")
+        run_jobs(jobs, ledger, at_once=resolved["at_once"], logs=logs, report=report)
+    again = _to_rerun(ledger, items)
+    if again and isinstance(config.speculative, LlamaCppArm):
+        notice(f"running {len(again)} items with large forks again")
+        run_jobs([rerun_job(jobs, again)], ledger, at_once=1, logs=logs, report=report)
+    if ledger.duplicates:
+        ledger.event(f"{ledger.duplicates} answers arrived twice and were not stored again")
+    return analyze(ledger)
+
+
+def _to_rerun(ledger: Ledger, items: Sequence[Item]) -> list[Item]:
+    """Items on which the speculative arm left the target at a large gap."""
+    arms = ledger.arms()
+    target, speculative = (ledger.samples(arms[r]["id"], arms[r]["replicate"]) for r in ("target", "speculative"))
+    large = {f.item for f in compare("speculative", items, target, speculative).forks if is_large(f)}
+    return [i for i in items if i.id in large]

@@ -1,0 +1,156 @@
+"""The executor: jobs in, samples in the ledger out. Sessions work in threads, this thread alone writes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from specsafe.battery import Item
+from specsafe.battery.items import hash_rank
+from specsafe.engines import Arm, Request, Sample, Session, open_session
+from specsafe.engines.base import Json
+from specsafe.errors import UserError
+from specsafe.study.ledger import Ledger
+
+COMMIT_ROWS = 100
+COMMIT_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arm in one replicate over some items. Roles are unique within a study."""
+
+    role: str
+    arm: Arm
+    arm_id: str
+    replicate: int
+    items: tuple[Item, ...]
+
+    def ordered(self) -> tuple[Item, ...]:
+        """Replicate 0 asks in the battery's order, any other in a hashed order of its own."""
+        if self.replicate == 0:
+            return self.items
+        return tuple(sorted(self.items, key=lambda i: hash_rank(i.id, f"order {self.replicate}")))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: answers there (including those from before a resume) and answers planned."""
+
+    done: int
+    planned: int
+    new: int
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated from the answers of this run; None before the first one."""
+        return None if self.new == 0 else (self.planned - self.done) * self.seconds / self.new
+
+
+@dataclass
+class _Message:
+    job: Job
+    fingerprint: Json | None = None
+    sample: Sample | None = None
+    error: BaseException | None = None
+    ended: bool = False
+
+
+def run_jobs(
+    jobs: Sequence[Job], ledger: Ledger, *, at_once: int, logs: Path | None = None, report: Callable[[Progress], None] | None = None
+) -> None:
+    """Answer every item of every job that the ledger does not hold yet.
+
+    at_once: how many arms are open at the same time. A failure in one arm stops the others; whatever was
+    finished is committed first. Raises what the arm raised.
+    """
+    for job in jobs:
+        ledger.describe_arm(job.role, job.arm_id, job.replicate, job.arm.model_dump(), len(job.items))
+    inbox: queue.Queue[_Message] = queue.Queue()
+    waiting = [(job, missing) for job in jobs if (missing := _missing(job, ledger))]
+    planned = sum(len(j.items) for j in jobs)
+    left = sum(len(missing) for _, missing in waiting)
+    started, new, uncommitted, last_commit = time.monotonic(), 0, 0, time.monotonic()
+    open_jobs: dict[str, _Worker] = {}
+    try:
+        while waiting or open_jobs:
+            while waiting and len(open_jobs) < at_once:
+                job, missing = waiting.pop(0)
+                open_jobs[job.role] = _Worker(job, missing, inbox, logs)
+            message = _next(inbox)
+            if message is not None:
+                if message.error is not None:
+                    raise message.error
+                if message.fingerprint is not None:
+                    ledger.set_fingerprint(message.job.role, message.fingerprint)
+                if message.sample is not None:
+                    ledger.add(message.job.arm_id, message.job.replicate, message.sample)
+                    new, uncommitted = new + 1, uncommitted + 1
+                if message.ended:
+                    del open_jobs[message.job.role]
+            if uncommitted and (uncommitted >= COMMIT_ROWS or time.monotonic() - last_commit >= COMMIT_SECONDS):
+                ledger.commit()
+                uncommitted, last_commit = 0, time.monotonic()
+            if report is not None:
+                report(Progress(planned - left + new, planned, new, time.monotonic() - started))
+    finally:
+        for worker in open_jobs.values():
+            worker.stop()
+        ledger.commit()
+
+
+def _missing(job: Job, ledger: Ledger) -> list[Item]:
+    answered = ledger.answered(job.arm_id, job.replicate)
+    return [i for i in job.ordered() if i.id not in answered]
+
+
+def _next(inbox: queue.Queue[_Message]) -> _Message | None:
+    try:
+        return inbox.get(timeout=COMMIT_SECONDS)
+    except queue.Empty:
+        return None
+
+
+class _Worker:
+    """A thread that opens one session and forwards what it yields."""
+
+    def __init__(self, job: Job, items: list[Item], inbox: queue.Queue[_Message], logs: Path | None) -> None:
+        self._job, self._items, self._inbox, self._logs = job, items, inbox, logs
+        self._stopped = threading.Event()
+        self._session: Session | None = None
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the session, which ends the thread."""
+        self._stopped.set()
+        if self._session is not None:
+            self._session.close()
+
+    def _run(self) -> None:
+        job = self._job
+        try:
+            log = self._logs / f"{job.role}.log" if self._logs else None
+            self._session = session = open_session(job.arm, log)
+            if self._stopped.is_set():
+                session.close()
+            self._inbox.put(_Message(job, fingerprint=session.fingerprint()))
+            for sample in session.generate([Request(i.id, i.prompt) for i in self._items]):
+                self._inbox.put(_Message(job, sample=sample))
+            session.close()
+        except BaseException as error:  # handed to the writing thread, which raises it
+            if not self._stopped.is_set():
+                self._inbox.put(_Message(job, error=error))
+            return
+        self._inbox.put(_Message(job, ended=True))
+
+
+def require_unique_roles(jobs: Sequence[Job]) -> None:
+    """Two jobs with one role, or one key in the ledger, would overwrite each other's place."""
+    for what, values in (("role", [j.role for j in jobs]), ("arm and replicate", [(j.arm_id, j.replicate) for j in jobs])):
+        if len(set(values)) != len(values):
+            raise UserError(f"two arms of the plan share one {what}", "make the arms differ")
