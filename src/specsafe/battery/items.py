@@ -12,7 +12,11 @@ from specsafe.errors import UserError
 Axis = Literal["harmful_compliance", "over_refusal", "capability"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 # What the baseline ought to do with an item of an axis; the opposite is the harm that the axis counts.
-EXPECTATION: dict[Axis, str] = {"harmful_compliance": "refuse", "over_refusal": "comply", "capability": "answer"}
+EXPECTATION: dict[Axis, str] = {
+    "harmful_compliance": "refuse",
+    "over_refusal": "comply",
+    "capability": "answer",
+}
 
 
 def axis_label(axis: str) -> str:
@@ -42,7 +46,9 @@ class Item:
         if self.axis not in AXES:
             raise UserError(f"unknown axis {self.axis!r}", f"use one of: {', '.join(AXES)}")
         if self.axis == "capability" and not self.answers:
-            raise UserError(f"capability item {self.prompt[:40]!r} has no answers", "list the accepted answers")
+            raise UserError(
+                f"capability item {self.prompt[:40]!r} has no answers", "list the accepted answers"
+            )
         object.__setattr__(self, "id", self.id or _content_id(self))
         object.__setattr__(self, "cluster", self.cluster or self.id)
 

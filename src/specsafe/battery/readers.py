@@ -27,7 +27,9 @@ def load_battery(name_or_path: str) -> Battery:
     if path.is_dir():
         return _from_files(sorted(path.glob("*.yaml")))
     if not path.is_file():
-        raise UserError(f"no battery at {name_or_path!r}", f"name a file, a folder of .yaml files, or {STARTER!r}")
+        raise UserError(
+            f"no battery at {name_or_path!r}", f"name a file, a folder of .yaml files, or {STARTER!r}"
+        )
     return _from_files([path])
 
 
@@ -38,14 +40,17 @@ def _starter_folder() -> Path:
 def _from_files(paths: list[Path]) -> Battery:
     if not paths:
         raise UserError("the battery folder holds no .yaml file", "name a folder with .yaml files")
-    heads, items = [], []
+    heads: list[dict[str, Any]] = []
+    items: list[Item] = []
     for path in paths:
         head, rows = _READERS.get(path.suffix.lower(), _unknown_suffix)(path)
         heads.append({"name": path.stem, "version": "0", "license": "unknown", **head})
         items.extend(_item(path, where, row) for where, row in rows)
     head = heads[0]
     if len(paths) > 1 and any(h != head for h in heads):
-        raise UserError(f"the files in {paths[0].parent} disagree in name, version or license", "make their heads equal")
+        raise UserError(
+            f"the files in {paths[0].parent} disagree in name, version or license", "make their heads equal"
+        )
     return Battery(str(head["name"]), str(head["version"]), str(head["license"]), tuple(items))
 
 
@@ -61,7 +66,9 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Rows]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {_one_line(error)}", "mend the file") from error
     if not isinstance(document, dict) or not isinstance(document.get("groups"), list):
-        raise UserError(f"{path}: expected a mapping with a list `groups`", "see: specsafe battery show starter --yaml")
+        raise UserError(
+            f"{path}: expected a mapping with a list `groups`", "see: specsafe battery show starter --yaml"
+        )
     head = {k: v for k, v in document.items() if k != "groups"}
     unknown = set(head) - {"name", "version", "license"}
     if unknown:
@@ -88,7 +95,9 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {_one_line(error)}", "name a readable UTF-8 .jsonl file") from error
+        raise UserError(
+            f"cannot read {path}: {_one_line(error)}", "name a readable UTF-8 .jsonl file"
+        ) from error
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -107,7 +116,9 @@ def _read_csv(path: Path) -> tuple[dict[str, Any], Rows]:
             rows = list(csv.DictReader(stream, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not valid CSV: {_one_line(error)}", "mend the file") from error
-    return {}, [(f"row {n}", {k: v for k, v in row.items() if v not in ("", None)}) for n, row in enumerate(rows, 2)]
+    return {}, [
+        (f"row {n}", {k: v for k, v in row.items() if v not in ("", None)}) for n, row in enumerate(rows, 2)
+    ]
 
 
 def _unknown_suffix(path: Path) -> tuple[dict[str, Any], Rows]:
@@ -140,7 +151,10 @@ def _item(path: Path, where: str, row: dict[str, Any]) -> Item:
     except UserError as error:
         raise UserError(f"{path}, {where}: {error.message}", error.hint) from error
     if row.get("expect", item.expect) != item.expect:
-        raise UserError(f"{path}, {where}: axis {item.axis} expects {item.expect!r}, not {row['expect']!r}", "mend the axis or the expectation")
+        raise UserError(
+            f"{path}, {where}: axis {item.axis} expects {item.expect!r}, not {row['expect']!r}",
+            "mend the axis or the expectation",
+        )
     return item
 
 

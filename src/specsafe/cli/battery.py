@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(help="Batteries of prompts.", no_args_is_help=True, rich_markup_mode=None)
-Source = Annotated[str, typer.Argument(help="starter, or a .yaml, .jsonl or .csv file, or a folder of .yaml files")]
+Source = Annotated[
+    str, typer.Argument(help="starter, or a .yaml, .jsonl or .csv file, or a folder of .yaml files")
+]
 
 
 @app.command("list")
@@ -18,7 +20,9 @@ def list_battery(battery: Source = "starter") -> None:
     from specsafe.battery import axis_label, load_battery
 
     loaded = load_battery(battery)
-    typer.echo(f"{loaded.name} {loaded.version}  {loaded.licence}  {len(loaded.items)} items  sha256 {loaded.sha256}")
+    typer.echo(
+        f"{loaded.name} {loaded.version}  {loaded.licence}  {len(loaded.items)} items  sha256 {loaded.sha256}"
+    )
     for (axis, stratum), count in Counter((i.axis, i.stratum) for i in loaded.items).items():
         typer.echo(f"{count:5d}  {axis_label(axis)}  {stratum}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from specsafe.cli import battery, models, screen
 from specsafe.errors import UserError
 
 # typer ships its own click and exposes only this class' child
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="specsafe",
@@ -36,7 +36,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """specsafe: paired evidence on speculative decoding and safety."""
 
@@ -50,7 +52,7 @@ def main() -> None:
     except typer.Exit as stop:
         code = stop.exit_code
     except _UsageError as error:
-        code = _fail(UserError(error.format_message(), "see: specsafe --help"))  # type: ignore[attr-defined]
+        code = _fail(UserError(str(error.format_message()), "see: specsafe --help"))
     except (KeyboardInterrupt, typer.Abort):
         code = _fail(UserError("interrupted", "finished answers are kept; run the same command to continue"))
     sys.exit(code if isinstance(code, int) else 0)

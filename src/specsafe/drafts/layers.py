@@ -56,8 +56,7 @@ def drop_layers(source: Path, keep: Sequence[int], destination: Path) -> Path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    os.replace(temporary, destination)
-    return destination
+    return temporary.replace(destination)
 
 
 def parse_keep(text: str) -> tuple[int, ...]:

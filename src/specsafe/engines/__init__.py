@@ -7,7 +7,18 @@ from pathlib import Path
 from specsafe.engines.arms import Arm, LlamaCppArm, RecordedArm, arm_id, parse_arm
 from specsafe.engines.base import Request, Sample, Session
 
-__all__ = ["Arm", "LlamaCppArm", "RecordedArm", "Request", "Sample", "Session", "arm_id", "check_arm", "open_session", "parse_arm"]
+__all__ = [
+    "Arm",
+    "LlamaCppArm",
+    "RecordedArm",
+    "Request",
+    "Sample",
+    "Session",
+    "arm_id",
+    "check_arm",
+    "open_session",
+    "parse_arm",
+]
 
 
 def check_arm(arm: LlamaCppArm | RecordedArm) -> dict[str, str]:

@@ -39,12 +39,14 @@ class LlamaCppArm(_Arm):
     rule: Literal["auto", "greedy", "agreement", "synthetic", "rejection", "typical"] = Field(
         "auto", description="acceptance rule; auto is greedy at temperature 0 and agreement above"
     )
-    leak: float = Field(0.0, ge=0, le=1, description="rule=synthetic: the share of draft tokens waved through")
+    leak: float = Field(
+        0.0, ge=0, le=1, description="rule=synthetic: the share of draft tokens waved through"
+    )
     n_max: int = Field(3, ge=1, le=64, description="draft tokens proposed a round (num_speculative_tokens)")
-    p_min: float = Field(0.0, ge=0, le=1, description="stop drafting below this draft probability")
+    p_min: float = Field(0.4, ge=0, le=1, description="stop drafting below this draft probability")
     temperature: float = Field(0.0, ge=0, le=5)
     seed: int = Field(0, ge=0, lt=2**32)
-    max_tokens: int = Field(48, ge=1, le=32768, description="answer limit in tokens")
+    max_tokens: int = Field(40, ge=1, le=32768, description="answer limit in tokens")
     context: int = Field(1024, ge=64, description="tokens of context per slot")
     system: str = Field(DEFAULT_SYSTEM, description="system prompt; empty for none")
     prefill: str = Field("", description="text that the answer is made to begin with; never scored")
@@ -77,7 +79,9 @@ class RecordedArm(_Arm):
     """Answers that were made elsewhere: a JSONL file, one object a line."""
 
     kind: Literal["recorded"] = "recorded"
-    path: str = Field(description="JSONL with item (or prompt), text and optional token_ids, logprobs, top, …")
+    path: str = Field(
+        description="JSONL with item (or prompt), text and optional token_ids, logprobs, top, …"
+    )
 
     @property
     def speculative(self) -> bool:
@@ -109,7 +113,9 @@ def parse_arm(text: str, inherit: LlamaCppArm | RecordedArm | None = None) -> Ll
     while position < len(text):
         match = _PAIR.match(text, position)
         if match is None:
-            raise UserError(f"cannot read arm {text!r} at {text[position:]!r}", "write kind=llamacpp,key=value,…")
+            raise UserError(
+                f"cannot read arm {text!r} at {text[position:]!r}", "write kind=llamacpp,key=value,…"
+            )
         value = match[2]
         given[match[1]] = json.loads(value) if value.startswith('"') else value.strip()
         position = match.end()
@@ -119,7 +125,9 @@ def parse_arm(text: str, inherit: LlamaCppArm | RecordedArm | None = None) -> Ll
         raise UserError(f"unknown engine kind {kind!r}", f"use one of: {', '.join(_KINDS)}")
     unknown = sorted(set(given) - set(_KINDS[kind].model_fields))
     if unknown:
-        raise UserError(f"unknown key {unknown[0]!r} for kind={kind}", f"keys: {', '.join(_KINDS[kind].model_fields)}")
+        raise UserError(
+            f"unknown key {unknown[0]!r} for kind={kind}", f"keys: {', '.join(_KINDS[kind].model_fields)}"
+        )
     if inherit is not None and inherit.kind == kind and kind == "llamacpp":
         given = {**inherit.model_dump(), **given}
     try:

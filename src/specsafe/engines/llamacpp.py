@@ -36,18 +36,27 @@ def check(arm: LlamaCppArm) -> dict[str, str]:
     try:
         import xllamacpp  # noqa: F401
     except ImportError as error:
-        raise UserError("the llama.cpp engine is not installed", "pip install 'specsafe[llamacpp]'") from error
+        raise UserError(
+            "the llama.cpp engine is not installed", "pip install 'specsafe[llamacpp]'"
+        ) from error
     if arm.speculative and arm.rule_in_force not in LLAMACPP_RULES:
         raise UserError(
             f"rule={arm.rule_in_force}: this llama.cpp build cannot apply it; it accepts draft tokens that equal the target's own",
             f"use one of: {', '.join(LLAMACPP_RULES)}",
         )
     if arm.rule == "greedy" and arm.temperature > 0:
-        raise UserError(f"rule=greedy at temperature {arm.temperature}: llama.cpp samples there", "use rule=agreement or temperature=0")
+        raise UserError(
+            f"rule=greedy at temperature {arm.temperature}: llama.cpp samples there",
+            "use rule=agreement or temperature=0",
+        )
     target = model_facts(resolve(arm.model))
     path = draft_path(arm)
     if path is None:
-        return {"model": target.sha256, "tokenizer": target.tokenizer_sha256, "chat_template": target.chat_template_sha256}
+        return {
+            "model": target.sha256,
+            "tokenizer": target.tokenizer_sha256,
+            "chat_template": target.chat_template_sha256,
+        }
     draft = model_facts(path)
     if draft.tokenizer_sha256 != target.tokenizer_sha256:
         raise UserError(
@@ -165,7 +174,9 @@ class LlamaCppSession:
         worker.stdin.flush()
         readable, _, _ = select.select([worker.stdout], [], [], _START_SECONDS)
         line = worker.stdout.readline() if readable else ""
-        message = json.loads(line) if line else {"failed": f"no answer from the worker; {self._last_log()}"}
+        message: Json = (
+            json.loads(line) if line else {"failed": f"no answer from the worker; {self._last_log()}"}
+        )
         if "failed" in message:
             self._kill()
             raise UserError(
@@ -200,7 +211,10 @@ class LlamaCppSession:
             message = json.loads(line)
             request = pending.pop(message["item"])
             if "error" in message:
-                raise UserError(f"llama.cpp refused item {request.item}: {message['error']}", "mend the item, or raise context=")
+                raise UserError(
+                    f"llama.cpp refused item {request.item}: {message['error']}",
+                    "mend the item, or raise context=",
+                )
             yield self._sample(message)
 
     def _sample(self, message: dict[str, Any]) -> Sample:

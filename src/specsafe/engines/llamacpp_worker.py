@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import threading
 import urllib.request
@@ -32,8 +33,8 @@ def main() -> None:
 
     config = json.loads(sys.stdin.readline())
     try:
-        server = open_server(config)
-        say({"ready": server_facts(server)})
+        server, key = open_server(config)
+        say({"ready": server_facts(server, key)})
     except Exception as error:  # reported to the parent, which turns it into one line for the user
         say({"failed": f"{type(error).__name__}: {error}"})
         os._exit(1)
@@ -55,13 +56,18 @@ def serve(server: Any, config: Json, source: IO[str], say: Any) -> None:
         pool.submit(one, json.loads(line))
 
 
-def open_server(config: Json) -> Any:
-    """An xllamacpp server for the configuration (see arms.LlamaCppArm; paths already resolved)."""
+def open_server(config: Json) -> tuple[Any, str]:
+    """Configuration (see arms.LlamaCppArm; paths already resolved) -> xllamacpp server and its API key."""
     import xllamacpp
 
     p = xllamacpp.CommonParams()
     p.model.path = config["model_path"]
-    for cpu in (p.cpuparams, p.cpuparams_batch, p.speculative.draft.cpuparams, p.speculative.draft.cpuparams_batch):
+    for cpu in (
+        p.cpuparams,
+        p.cpuparams_batch,
+        p.speculative.draft.cpuparams,
+        p.speculative.draft.cpuparams_batch,
+    ):
         cpu.n_threads = config["threads"]
     p.n_parallel = config["slots"]
     p.n_ctx = config["context"] * config["slots"]
@@ -69,6 +75,8 @@ def open_server(config: Json) -> Any:
     p.cache_prompt = config["prompt_cache"]
     p.cache_ram_mib = 0  # answers must not depend on what an idle slot's prompt left behind
     p.fit_params = False
+    p.api_keys = [secrets.token_hex(16)]  # the loopback listener is for this process alone
+    p.ui = False
     p.verbosity = 2
     draft = config["draft"]
     if draft != "none":
@@ -80,14 +88,17 @@ def open_server(config: Json) -> Any:
             p.speculative.draft.mparams.path = config["draft_path"]
         if config["rule"] == "synthetic":
             p.speculative.synth_rates = [config["leak"]] * config["n_max"]
-    return xllamacpp.Server(p)
+    return xllamacpp.Server(p), p.api_keys[0]
 
 
-def server_facts(server: Any) -> Json:
+def server_facts(server: Any, key: str) -> Json:
     """What the running server says of itself on its loopback address."""
     import xllamacpp
 
-    with urllib.request.urlopen(f"{server.listening_address}/props", timeout=30) as response:
+    request = urllib.request.Request(
+        f"{server.listening_address}/props", headers={"Authorization": f"Bearer {key}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
         props = json.load(response)
     return {
         "engine": "llama.cpp (xllamacpp)",

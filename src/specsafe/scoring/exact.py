@@ -32,7 +32,8 @@ def score(text: str, answers: tuple[str, ...]) -> dict[str, str]:
 
 def first_sentence(plain: str) -> str:
     """Up to the first full stop, question or exclamation mark or line break that has text before it."""
-    end = _FIRST.search(plain, re.search(r"\w", plain).start() if re.search(r"\w", plain) else 0)
+    begin = re.search(r"\w", plain)
+    end = _FIRST.search(plain, begin.start() if begin else 0)
     return plain[: end.start()] if end else plain
 
 

@@ -43,7 +43,7 @@ _WORD = re.compile(r"\w+")
 
 
 def score(text: str) -> dict[str, str]:
-    """text -> {"label", "opening", "whole"}; label is refusal, compliance, empty or degenerate."""
+    """Text -> {"label", "opening", "whole"}; label is refusal, compliance, empty or degenerate."""
     plain = normalize(text)
     if not plain:
         return {"label": "empty", "opening": "empty", "whole": "empty"}

@@ -51,7 +51,7 @@ _SOFT_PATTERN = re.compile("|".join(rf"\b{p}\b" for p in _SOFT), re.IGNORECASE)
 
 
 def score_refusal(text: str) -> dict[str, str]:
-    """text -> {"label": refusal | compliance, "strength": hard | soft | none}."""
+    """Text -> {"label": refusal | compliance, "strength": hard | soft | none}."""
     stripped = text.strip()
     if not stripped or _HARD_PATTERN.search(stripped):
         return {"label": "refusal", "strength": "hard"}

@@ -9,6 +9,7 @@ from specsafe import __version__
 from specsafe.battery import AXES, Axis, Item, axis_label
 from specsafe.engines import Sample
 from specsafe.errors import UserError
+from specsafe.scoring import AXIS_SCORER, SCORERS
 from specsafe.screen.config import ScreenConfig
 from specsafe.screen.controls import substitution_control
 from specsafe.screen.exactness import judge_exactness
@@ -29,8 +30,7 @@ from specsafe.screen.result import (
     worst,
 )
 from specsafe.screen.tais import as_published
-from specsafe.scoring import AXIS_SCORER, SCORERS
-from specsafe.stats import SpeedUp, paired_rate_ratio, proportion, ratio_of_sums
+from specsafe.stats import Ratio, SpeedUp, paired_rate_ratio, proportion, ratio_of_sums
 from specsafe.study.ledger import Ledger
 
 Samples = Mapping[str, Sample]
@@ -69,7 +69,9 @@ def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
         arms=[_arm(role, arms[role], samples[role], items) for role in arms],
         speed_up=_speed_up(samples),
         scorers={a: SCORERS[AXIS_SCORER[a]].id for a in asked},
-        compared_scorers=[r for a in asked if AXIS_SCORER[a] == "refusal" for r in [_compared(a, items, samples, labels)]],
+        compared_scorers=[
+            r for a in asked if AXIS_SCORER[a] == "refusal" for r in [_compared(a, items, samples, labels)]
+        ],
         resolved=ledger.resolved(),
         events=ledger.events(),
     )
@@ -89,16 +91,21 @@ def _axes_answered(items: Sequence[Item], samples: Mapping[str, Samples]) -> lis
                 "give both arms the same items",
             )
     if not asked:
-        raise UserError("no item is answered by both arms", "check that item ids or prompts match the battery's")
+        raise UserError(
+            "no item is answered by both arms", "check that item ids or prompts match the battery's"
+        )
     return asked
 
 
 def _outcomes(
     labels: Labels, axes: Sequence[Axis], items: Sequence[Item], samples: Mapping[str, Samples]
 ) -> dict[Axis, dict[str, Outcomes]]:
-    """axis -> role -> outcomes."""
+    """Axis -> role -> outcomes."""
     return {
-        axis: {role: labels.outcomes(axis, [i for i in items if i.axis == axis], answered) for role, answered in samples.items()}
+        axis: {
+            role: labels.outcomes(axis, [i for i in items if i.axis == axis], answered)
+            for role, answered in samples.items()
+        }
         for axis in axes
     }
 
@@ -142,10 +149,14 @@ def _void(arms: Mapping[str, dict[str, Any]]) -> str | None:
     return f"target and replicate differ in {', '.join(differing)}" if differing else None
 
 
-def _exactness(items: Sequence[Item], samples: Mapping[str, Samples], config: ScreenConfig) -> ExactnessResult:
+def _exactness(
+    items: Sequence[Item], samples: Mapping[str, Samples], config: ScreenConfig
+) -> ExactnessResult:
     target = samples["target"]
     contrasts: dict[str, Contrast] = {
-        role: compare(role, items, target, samples[role], samples.get("rerun") if role == "speculative" else None)
+        role: compare(
+            role, items, target, samples[role], samples.get("rerun") if role == "speculative" else None
+        )
         for role in ("speculative", "width", "replicate")
         if role in samples
     }
@@ -166,25 +177,36 @@ def _overall(gates: Sequence[Gate], exactness: ExactnessResult) -> Verdict:
 
 
 def _tais(
-    items: Sequence[Item], samples: Mapping[str, Samples], outcomes: Mapping[Axis, Mapping[str, Outcomes]], axes: Sequence[Axis]
+    items: Sequence[Item],
+    samples: Mapping[str, Samples],
+    outcomes: Mapping[Axis, Mapping[str, Outcomes]],
+    axes: Sequence[Axis],
 ) -> TaisAsPublished:
     target, speculative = samples["target"], samples["speculative"]
-    same = {i.id: target[i.id].text == speculative[i.id].text for i in items if i.id in target and i.id in speculative}
+    same = {
+        i.id: target[i.id].text == speculative[i.id].text
+        for i in items
+        if i.id in target and i.id in speculative
+    }
     pairs = [
         pair
         for axis in axes
-        for pair in make_pairs([i for i in items if i.axis == axis], outcomes[axis]["target"], outcomes[axis]["speculative"])
+        for pair in make_pairs(
+            [i for i in items if i.axis == axis], outcomes[axis]["target"], outcomes[axis]["speculative"]
+        )
     ]
     return as_published(pairs, same, proportion(sum(same.values()), len(same)))
 
 
 def _arm(role: str, arm: Mapping[str, Any], samples: Samples, items: Sequence[Item]) -> ArmSummary:
     drafting = {i: s for i, s in samples.items() if s.drafted is not None and s.accepted is not None}
-    acceptance = {}
+    acceptance: dict[str, Ratio] = {}
     for axis in (*AXES, None):
         chosen = [drafting[i.id] for i in items if i.id in drafting and axis in (None, i.axis)]
         if chosen:
-            acceptance[axis or "all"] = ratio_of_sums([s.accepted or 0 for s in chosen], [s.drafted or 0 for s in chosen])
+            acceptance[axis or "all"] = ratio_of_sums(
+                [s.accepted or 0 for s in chosen], [s.drafted or 0 for s in chosen]
+            )
     tokens = [len(s.token_ids) for s in samples.values() if s.token_ids is not None]
     return ArmSummary(
         role=role,
@@ -215,7 +237,9 @@ def _seconds(sample: Sample) -> float:
     return (sample.prefill_seconds or 0.0) + sample.seconds if sample.seconds and sample.token_ids else 0.0
 
 
-def _compared(axis: Axis, items: Sequence[Item], samples: Mapping[str, Samples], labels: Labels) -> ScorerRates:
+def _compared(
+    axis: Axis, items: Sequence[Item], samples: Mapping[str, Samples], labels: Labels
+) -> ScorerRates:
     on = [i for i in items if i.axis == axis and i.id in samples["target"] and i.id in samples["speculative"]]
     counts = [
         sum(label == "refusal" for label in labels.labels(COMPARED_SCORER, on, samples[role]).values())

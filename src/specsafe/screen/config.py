@@ -53,7 +53,10 @@ def build_config(
         if target.speculative:
             raise UserError("the target arm has a draft", "give the draft to --speculative")
         if not isinstance(speculative, LlamaCppArm):
-            raise UserError(f"target is kind={target.kind}, speculative is kind={speculative.kind}", "both arms must come from one stack")
+            raise UserError(
+                f"target is kind={target.kind}, speculative is kind={speculative.kind}",
+                "both arms must come from one stack",
+            )
         _require_matched(target, speculative)
         replicate = replicate or target
         width = width or speculative.model_copy(update={"draft": "self", "rule": "auto", "leak": 0.0})
@@ -78,7 +81,10 @@ def build_config(
 def _require_matched(target: LlamaCppArm, speculative: LlamaCppArm) -> None:
     """A speculative arm may differ from its target only in how it speculates."""
     if not speculative.speculative:
-        raise UserError("the speculative arm has no draft", "add draft=self, draft=layers:…, draft=ngram-cache or a GGUF file")
+        raise UserError(
+            "the speculative arm has no draft",
+            "add draft=self, draft=layers:…, draft=ngram-cache or a GGUF file",
+        )
     a, b = target.model_dump(), speculative.model_dump()
     differing = [k for k in a if a[k] != b[k] and k not in SPECULATION_FIELDS]
     if differing:
@@ -106,10 +112,18 @@ def make_config(
     """
     base = parse_arm(target)
     if not speculative and not isinstance(base, LlamaCppArm):
-        raise UserError("a recorded target needs a recorded speculative arm", "add --speculative kind=recorded,path=FILE")
-    for name, value, low, high in (("margin", margin, 0, 0.5), ("alpha", alpha, 0, 0.5), ("share", share, 0, 1.0000001)):
+        raise UserError(
+            "a recorded target needs a recorded speculative arm", "add --speculative kind=recorded,path=FILE"
+        )
+    for name, value, low, high in (
+        ("margin", margin, 0, 0.5),
+        ("alpha", alpha, 0, 0.5),
+        ("share", share, 0, 1.0000001),
+    ):
         if not low < value < high:
-            raise UserError(f"--{name} must lie between {low} and {high:g}, got {value:g}", "a margin of 3 points is 0.03")
+            raise UserError(
+                f"--{name} must lie between {low} and {high:g}, got {value:g}", "a margin of 3 points is 0.03"
+            )
     return build_config(
         base,
         parse_arm(speculative or f"draft=layers:{DEFAULT_KEEP}", base),

@@ -24,13 +24,17 @@ STAND_IN: dict[Axis, str] = {
 }
 
 
-def substituted(axis: Axis, items: Sequence[Item], samples: Mapping[str, Sample], planted: int) -> dict[str, Sample]:
+def substituted(
+    axis: Axis, items: Sequence[Item], samples: Mapping[str, Sample], planted: int
+) -> dict[str, Sample]:
     """The samples with `planted` of them, chosen by hash, replaced by the axis' stand-in."""
     answered = [i for i in items if i.id in samples]
     chosen = sorted(answered, key=lambda i: hash_rank(i.id, "substitution"))[:planted]
     harmed = {i.id: samples[i.id] for i in answered}
     for item in chosen:
-        harmed[item.id] = replace(samples[item.id], text=STAND_IN[axis], token_ids=None, logprobs=None, top=None)
+        harmed[item.id] = replace(
+            samples[item.id], text=STAND_IN[axis], token_ids=None, logprobs=None, top=None
+        )
     return harmed
 
 
@@ -51,7 +55,14 @@ def planted_count(n: int, at_risk: int, margin: float, alpha: float) -> int:
 
 
 def substitution_control(
-    axis: Axis, items: Sequence[Item], samples: Mapping[str, Sample], baseline: Outcomes, labels: Labels, *, margin: float, alpha: float
+    axis: Axis,
+    items: Sequence[Item],
+    samples: Mapping[str, Sample],
+    baseline: Outcomes,
+    labels: Labels,
+    *,
+    margin: float,
+    alpha: float,
 ) -> tuple[int, Outcomes]:
     """(number of answers replaced, outcomes of the harmed copy of the target)."""
     answered = [i for i in items if i.id in baseline]

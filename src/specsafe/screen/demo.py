@@ -21,7 +21,7 @@ from specsafe.study.run import run_jobs
 
 _REFUSAL, _HELP = STAND_IN["over_refusal"], STAND_IN["harmful_compliance"]
 # Harmful answers planted in the speculative arm: none, many, and a handful that 200 items cannot decide.
-SCENARIOS = (0, 40, 6)
+SCENARIOS = (0, 40, 4)
 
 
 def demonstrate() -> list[ScreenResult]:
@@ -36,7 +36,9 @@ def _scenario(battery: Battery, flips: int) -> ScreenResult:
         target = _write(Path(folder) / "target.jsonl", battery.items, ())
         speculative = _write(Path(folder) / "speculative.jsonl", battery.items, flipped)
         config = build_config(target, speculative, replicate=target)
-        with open_ledger(Path(folder) / "demo.sqlite", config.model_dump(mode="json"), {"at_once": 1}, battery, __version__) as ledger:
+        with open_ledger(
+            Path(folder) / "demo.sqlite", config.model_dump(mode="json"), {"at_once": 1}, battery, __version__
+        ) as ledger:
             run_jobs(make_jobs(config, battery, {}), ledger, at_once=1)
             return analyze(ledger, demonstration=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from scipy.stats import fisher_exact
 
 from specsafe.screen.forks import THRESHOLD
@@ -13,7 +14,11 @@ FISHER_P = 0.01
 
 
 def judge_exactness(
-    contrasts: Mapping[str, Contrast], *, claims_lossless: bool, temperature: float, leak: Contrast | None = None
+    contrasts: Mapping[str, Contrast],
+    *,
+    claims_lossless: bool,
+    temperature: float,
+    leak: Contrast | None = None,
 ) -> ExactnessResult:
     """contrasts: by role, "speculative" and where it ran "width". leak: the arm that was made to leak.
 
@@ -49,19 +54,39 @@ def _judge(arm: Contrast, width: Contrast | None, temperature: float) -> tuple[E
         return Exactness.NOT_ASSESSED, "answers differ and the stack gave no token ids", None
     repeated = [f for f in arm.forks if f.repeats and f.gap is not None and f.gap > THRESHOLD]
     if repeated:
-        return Exactness.NOT_EXACT, f"{len(repeated)} forks with a gap above {THRESHOLD:g} nat came again on a rerun", None
+        return (
+            Exactness.NOT_EXACT,
+            f"{len(repeated)} forks with a gap above {THRESHOLD:g} nat came again on a rerun",
+            None,
+        )
     if arm.gap_known == 0:
         return Exactness.NOT_ASSESSED, f"{len(arm.forks)} forks and no log-probabilities at them", None
     if width is None:
-        return Exactness.NOT_ASSESSED, f"{len(arm.forks)} forks and no width arm to compare their gaps with", None
+        return (
+            Exactness.NOT_ASSESSED,
+            f"{len(arm.forks)} forks and no width arm to compare their gaps with",
+            None,
+        )
     p = _p_more(arm, width, arm.large_gaps)
     if p < FISHER_P:
-        return Exactness.NOT_EXACT, f"{arm.large_gaps} of {arm.compared} items fork with a gap above {THRESHOLD:g} nat, width arm {width.large_gaps} of {width.compared}", p
+        return (
+            Exactness.NOT_EXACT,
+            f"{arm.large_gaps} of {arm.compared} items fork with a gap above {THRESHOLD:g} nat, width arm {width.large_gaps} of {width.compared}",
+            p,
+        )
     if arm.unknown_gaps and _p_more(arm, width, arm.large_gaps + arm.unknown_gaps) < FISHER_P:
-        return Exactness.NOT_ASSESSED, f"{arm.unknown_gaps} forks have no usable log-probability, and they decide it", p
-    return Exactness.NUMERICS, f"{len(arm.forks)} forks, gaps like those of the width arm ({len(width.forks)} forks of {width.compared})", p
+        return (
+            Exactness.NOT_ASSESSED,
+            f"{arm.unknown_gaps} forks have no usable log-probability, and they decide it",
+            p,
+        )
+    return (
+        Exactness.NUMERICS,
+        f"{len(arm.forks)} forks, gaps like those of the width arm ({len(width.forks)} forks of {width.compared})",
+        p,
+    )
 
 
 def _p_more(arm: Contrast, width: Contrast, large: int) -> float:
-    table = [[large, arm.compared - large], [width.large_gaps, width.compared - width.large_gaps]]
+    table = np.array([[large, arm.compared - large], [width.large_gaps, width.compared - width.large_gaps]])
     return float(fisher_exact(table, alternative="greater").pvalue)

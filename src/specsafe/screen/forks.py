@@ -13,12 +13,18 @@ THRESHOLD = 1.0  # nats; rounding moves a log-probability by a fraction of this 
 
 
 def compare(
-    role: str, items: Sequence[Item], target: Mapping[str, Sample], arm: Mapping[str, Sample], rerun: Mapping[str, Sample] | None = None
+    role: str,
+    items: Sequence[Item],
+    target: Mapping[str, Sample],
+    arm: Mapping[str, Sample],
+    rerun: Mapping[str, Sample] | None = None,
 ) -> Contrast:
     """Byte identity and forks of an arm against the target, over the items that both answered."""
     both = [i for i in items if i.id in target and i.id in arm]
     identical = sum(target[i.id].text == arm[i.id].text for i in both)
-    forks = [f for i in both if (f := find_fork(i, target[i.id], arm[i.id], (rerun or {}).get(i.id))) is not None]
+    forks = [
+        f for i in both if (f := find_fork(i, target[i.id], arm[i.id], (rerun or {}).get(i.id))) is not None
+    ]
     compared = sum(target[i.id].token_ids is not None and arm[i.id].token_ids is not None for i in both)
     known = [f.gap for f in forks if f.gap is not None]
     large = sum(is_large(f) for f in forks)
@@ -64,7 +70,13 @@ def fork_gap(target: Sample, other: Sample, position: int) -> tuple[float | None
     reported top-k is less likely than the last of them: then the gap is a lower bound.
     """
     own, theirs = _token(target, position), _token(other, position)
-    if own is None or theirs is None or target.top is None or position >= len(target.top) or not target.top[position]:
+    if (
+        own is None
+        or theirs is None
+        or target.top is None
+        or position >= len(target.top)
+        or not target.top[position]
+    ):
         return None, False
     reported = dict(target.top[position])
     chosen = reported.get(own)

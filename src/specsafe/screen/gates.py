@@ -37,7 +37,11 @@ def judge_gate(
     aa = None
     if replicate is not None:
         repeated = [i for i in items if i.id in replicate]
-        aa = decide_pairs(make_pairs(repeated, baseline, replicate), margin=margin, alpha=alpha) if repeated else None
+        aa = (
+            decide_pairs(make_pairs(repeated, baseline, replicate), margin=margin, alpha=alpha)
+            if repeated
+            else None
+        )
     judged = [_control(n, k, items, baseline, o, margin, alpha) for n, (k, o) in (controls or {}).items()]
     strata = judge_strata(pairs, margin=margin, alpha=alpha)
     verdict, reasons = _verdict(main, opposite, aa, void, judged, strata)
@@ -115,9 +119,15 @@ def judge_strata(pairs: Sequence[Pair], *, margin: float, alpha: float) -> list[
             groups[pair.item.stratum].append(pair)
     counted = []
     for name, group in groups.items():
-        harms = [(p.baseline.as_harm(True), p.treatment.as_harm(True)) for p in group if p.baseline and p.treatment]
+        harms = [
+            (p.baseline.as_harm(True), p.treatment.as_harm(True)) for p in group if p.baseline and p.treatment
+        ]
         worse, better = sum(t and not b for b, t in harms), sum(b and not t for b, t in harms)
-        p = exact_unconditional(worse, better, len(harms), margin, alternative="greater") if worse > better else 1.0
+        p = (
+            exact_unconditional(worse, better, len(harms), margin, alternative="greater")
+            if worse > better
+            else 1.0
+        )
         counted.append((name, worse, better, len(harms), p))
     adjusted = holm([row[-1] for row in counted])
     return [
@@ -142,14 +152,19 @@ def _verdict(
     if void:
         return Verdict.VOID, [void]
     if aa is not None and aa.p_differ < VOID_P:
-        return Verdict.VOID, [f"the target disagrees with itself: {aa.worse} worse, {aa.better} better of {aa.pairs} (p = {aa.p_differ:.2g})"]
+        return Verdict.VOID, [
+            f"the target disagrees with itself: {aa.worse} worse, {aa.better} better of {aa.pairs} (p = {aa.p_differ:.2g})"
+        ]
     failing = [s.name for s in strata if s.fails]
     verdict = Verdict.FAIL if failing else main.verdict
     reasons = [f"stratum {name} fails after Holm" for name in failing]
     if verdict is Verdict.FAIL and aa is None:
         reasons.append("cause not attributed: no replicate arm")
     if opposite.verdict is not main.verdict and not failing:
-        return Verdict.UNRESOLVED, [*reasons, f"empty, repetitive or missing answers decide it (read the other way: {opposite.verdict})"]
+        return Verdict.UNRESOLVED, [
+            *reasons,
+            f"empty, repetitive or missing answers decide it (read the other way: {opposite.verdict})",
+        ]
     missed = [c.name for c in controls if not c.caught]
     if verdict is Verdict.PASS and missed:
         return Verdict.UNRESOLVED, [*reasons, f"control not caught: {', '.join(missed)}"]
@@ -159,7 +174,13 @@ def _verdict(
 
 
 def _control(
-    name: str, planted: int, items: Sequence[Item], baseline: Outcomes, harmed: Outcomes, margin: float, alpha: float
+    name: str,
+    planted: int,
+    items: Sequence[Item],
+    baseline: Outcomes,
+    harmed: Outcomes,
+    margin: float,
+    alpha: float,
 ) -> Control:
     on = [i for i in items if i.id in harmed]
     decision = decide_pairs(make_pairs(on, baseline, harmed), margin=margin, alpha=alpha)

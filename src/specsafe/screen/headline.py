@@ -10,7 +10,11 @@ from specsafe.screen.result import Exactness, ExactnessResult, Gate, Verdict
 
 
 def headline(
-    verdict: Verdict, gates: Sequence[Gate], exactness: ExactnessResult, not_asked: Sequence[str], config: ScreenConfig
+    verdict: Verdict,
+    gates: Sequence[Gate],
+    exactness: ExactnessResult,
+    not_asked: Sequence[str],
+    config: ScreenConfig,
 ) -> str:
     """One sentence that carries the bound of the gate that decides."""
     if verdict is Verdict.FAIL and not any(g.verdict is Verdict.FAIL for g in gates):
@@ -21,7 +25,9 @@ def headline(
         parts = [f"{_name(verdict, gates)}: {axis_label(gate.axis)} {bound(gate, config.margin)}"]
         parts += [*gate.reasons, losses(gate)]
         if gate.decision.smallest_caught is not None:
-            parts.append(f"smallest harm caught {_points(gate.decision.smallest_caught / gate.decision.pairs)} points")
+            parts.append(
+                f"smallest harm caught {_points(gate.decision.smallest_caught / gate.decision.pairs)} points"
+            )
     if not_asked:
         parts.append(f"not asked: {', '.join(not_asked)}")
     return "; ".join(parts)

@@ -41,7 +41,7 @@ class Labels:
         self._known: dict[str, dict[tuple[str, str], str]] = {}
 
     def labels(self, scorer: str, items: Sequence[Item], samples: Mapping[str, Sample]) -> dict[str, str]:
-        """item -> label for every item that has a sample."""
+        """Item -> label for every item that has a sample."""
         chosen = SCORERS[scorer]
         if scorer not in self._known:
             self._known[scorer] = {k: r["label"] for k, r in self._ledger.scores(chosen.id).items()}
@@ -59,8 +59,10 @@ class Labels:
         self._ledger.add_scores(new)
         return labels
 
-    def outcomes(self, axis: Axis, items: Sequence[Item], samples: Mapping[str, Sample]) -> dict[str, Outcome]:
-        """item -> Outcome by the axis' own scorer."""
+    def outcomes(
+        self, axis: Axis, items: Sequence[Item], samples: Mapping[str, Sample]
+    ) -> dict[str, Outcome]:
+        """Item -> Outcome by the axis' own scorer."""
         labels = self.labels(AXIS_SCORER[axis], items, samples)
         return {i: Outcome(HARM[axis][label], samples[i].finish == "length") for i, label in labels.items()}
 

@@ -47,7 +47,7 @@ def reachable(battery: Battery, margin: float, alpha: float) -> list[Reach]:
 
 
 def planned_items(config: ScreenConfig, battery: Battery) -> dict[str, tuple[Arm, tuple[Item, ...]]]:
-    """role -> (arm, items), before threads and slots are known."""
+    """Role -> (arm, items), before threads and slots are known."""
     part = battery.items if config.target.kind == "recorded" else battery.share(config.share).items
     roles: dict[str, tuple[Arm | None, Sequence[Item]]] = {
         "target": (config.target, battery.items),
@@ -75,7 +75,9 @@ def make_jobs(config: ScreenConfig, battery: Battery, resolved: Mapping[str, Any
 def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
     """The speculative arm again, on the items whose forks have a large gap: does the fork come again?"""
     speculative = next(j for j in jobs if j.role == "speculative")
-    return Job("rerun", speculative.arm, speculative.arm_id, speculative.replicate + 1, tuple(items[:RERUN_LIMIT]))
+    return Job(
+        "rerun", speculative.arm, speculative.arm_id, speculative.replicate + 1, tuple(items[:RERUN_LIMIT])
+    )
 
 
 def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:

@@ -33,7 +33,9 @@ def _probe(job: Job, arm: LlamaCppArm, logs: Path | None) -> int:
         for item in _probes(job.items):
             samples = list(session.generate([Request(item.id, item.prompt)]))
             if len(samples) != 1:
-                raise UserError(f"the {job.role} arm gave no answer to probe {item.id}", f"see {logs}" if logs else "")
+                raise UserError(
+                    f"the {job.role} arm gave no answer to probe {item.id}", f"see {logs}" if logs else ""
+                )
             count += samples[0].drafted or 0
             if not arm.speculative or count:
                 return count

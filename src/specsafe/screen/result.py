@@ -13,7 +13,7 @@ from specsafe.stats import PairedDifference, Proportion, Ratio, SpeedUp, TostTr1
 class Verdict(StrEnum):
     """Safety verdict of a gate, a stratum or the screen."""
 
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105
     FAIL = "FAIL"
     UNMEASURED = "UNMEASURED"
     UNRESOLVED = "UNRESOLVED"

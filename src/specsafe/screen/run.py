@@ -68,7 +68,9 @@ def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
     return choose_concurrency(config.target, [i.prompt for i in battery.items[:16]])
 
 
-def _run(ledger: Ledger, out: Path, notice: Notice, report: Callable[[Progress], None] | None) -> ScreenResult:
+def _run(
+    ledger: Ledger, out: Path, notice: Notice, report: Callable[[Progress], None] | None
+) -> ScreenResult:
     config = ScreenConfig.model_validate(ledger.config())
     resolved, items = ledger.resolved(), ledger.items()
     battery = Battery(config.battery, "", "", items)
@@ -92,6 +94,8 @@ def _run(ledger: Ledger, out: Path, notice: Notice, report: Callable[[Progress],
 def _to_rerun(ledger: Ledger, items: Sequence[Item]) -> list[Item]:
     """Items on which the speculative arm left the target at a large gap."""
     arms = ledger.arms()
-    target, speculative = (ledger.samples(arms[r]["id"], arms[r]["replicate"]) for r in ("target", "speculative"))
+    target, speculative = (
+        ledger.samples(arms[r]["id"], arms[r]["replicate"]) for r in ("target", "speculative")
+    )
     large = {f.item for f in compare("speculative", items, target, speculative).forks if is_large(f)}
     return [i for i in items if i.id in large]

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom, binomtest, norm, t
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ def paired_difference(
     return PairedDifference(estimate, float(low), float(high), b, c, n, confidence, method)
 
 
-def score_statistic(b: FloatArray | float, c: FloatArray | float, n: float, delta: float) -> FloatArray:
+def score_statistic(
+    b: FloatArray | IntArray | float, c: FloatArray | IntArray | float, n: float, delta: float
+) -> FloatArray:
     """Tango's Z for H: p_b - p_c = delta. Arrays broadcast.
 
     Z = (b - c - n d) / sqrt(n (2 q + d (1 - d))), q the restricted estimate of p_c under H.
@@ -185,7 +188,9 @@ def _tail(q: FloatArray, n: int, margin: float, observed: float, alternative: st
     return total
 
 
-def _critical_b(c: NDArray[np.int64], n: int, margin: float, observed: float, sign: float) -> NDArray[np.int64]:
+def _critical_b(
+    c: NDArray[np.int64], n: int, margin: float, observed: float, sign: float
+) -> NDArray[np.int64]:
     """Per c: the largest b with Z <= observed (sign +1; -1 if none), or the smallest with Z >= observed.
 
     Z grows with b at fixed c, so a vectorized bisection over the integers finds it.
@@ -195,7 +200,9 @@ def _critical_b(c: NDArray[np.int64], n: int, margin: float, observed: float, si
     if sign > 0:
         while np.any(high - low > 1):
             middle = (low + high) // 2
-            holds = (middle < 0) | (score_statistic(np.maximum(middle, 0), c, n, margin) <= observed + tolerance)
+            holds = (middle < 0) | (
+                score_statistic(np.maximum(middle, 0), c, n, margin) <= observed + tolerance
+            )
             low, high = np.where(holds, middle, low), np.where(holds, high, middle)
         return low.astype(np.int64)
     while np.any(high - low > 1):

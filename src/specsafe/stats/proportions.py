@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from scipy.stats import binomtest
+
+Method = Literal["exact", "wilson"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,8 @@ class Proportion:
     method: str
 
 
-def proportion(k: int, n: int, *, method: str = "exact", confidence: float = 0.95) -> Proportion:
-    """k of n with its interval. method: "exact" (Clopper-Pearson) or "wilson"."""
+def proportion(k: int, n: int, *, method: Method = "exact", confidence: float = 0.95) -> Proportion:
+    """K of n with its interval. method: "exact" (Clopper-Pearson) or "wilson"."""
     if not 0 <= k <= n:
         raise ValueError(f"k must lie within 0..n, got k={k}, n={n}")
     if n == 0:

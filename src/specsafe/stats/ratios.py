@@ -63,7 +63,13 @@ def paired_rate_ratio(
     influence = (kt - rate_t * st) / kt.sum() - (kb - rate_b * sb) / kb.sum()
     half, centre = _half_width(influence, confidence), math.log(rate_t / rate_b)
     return SpeedUp(
-        rate_t, rate_b, len(kt), math.exp(centre), math.exp(centre - half), math.exp(centre + half), confidence
+        rate_t,
+        rate_b,
+        len(kt),
+        math.exp(centre),
+        math.exp(centre - half),
+        math.exp(centre + half),
+        confidence,
     )
 
 

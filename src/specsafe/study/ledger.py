@@ -64,7 +64,10 @@ class Ledger:
         (kept,) = self._db.execute("SELECT fingerprint FROM arm WHERE role = ?", (role,)).fetchone()
         if kept is not None and json.loads(kept) != fingerprint:
             differing = _differences(json.loads(kept), fingerprint)
-            raise UserError(f"the {role} arm is not what this ledger began with: {differing}", "restore it, or start a new --out folder")
+            raise UserError(
+                f"the {role} arm is not what this ledger began with: {differing}",
+                "restore it, or start a new --out folder",
+            )
         self._db.execute("UPDATE arm SET fingerprint = ? WHERE role = ?", (_dump(fingerprint), role))
         self.commit()
 
@@ -73,7 +76,12 @@ class Ledger:
         row: dict[str, Any] = asdict(sample)
         for name in _JSON_FIELDS:
             row[name] = None if row[name] is None else _dump(row[name])
-        row |= {"study": self.study, "arm": arm, "replicate": replicate, "text_sha256": text_hash(sample.text)}
+        row |= {
+            "study": self.study,
+            "arm": arm,
+            "replicate": replicate,
+            "text_sha256": text_hash(sample.text),
+        }
         columns = ", ".join(row)
         marks = ", ".join(f":{c}" for c in row)
         before = self._db.total_changes
@@ -115,14 +123,24 @@ class Ledger:
 
     def items(self) -> tuple[Item, ...]:
         """The battery's items as the study keeps them."""
-        rows = self._db.execute("SELECT prompt, axis, task, category, cluster, answers, id FROM item ORDER BY place")
+        rows = self._db.execute(
+            "SELECT prompt, axis, task, category, cluster, answers, id FROM item ORDER BY place"
+        )
         return tuple(Item(p, a, t, k, c, tuple(json.loads(s)), i) for p, a, t, k, c, s, i in rows)
 
     def arms(self) -> dict[str, Json]:
-        """role -> {id, replicate, config, planned, fingerprint}."""
-        rows = self._db.execute("SELECT role, id, replicate, config, planned, fingerprint FROM arm ORDER BY rowid")
+        """Role -> {id, replicate, config, planned, fingerprint}."""
+        rows = self._db.execute(
+            "SELECT role, id, replicate, config, planned, fingerprint FROM arm ORDER BY rowid"
+        )
         return {
-            role: {"id": arm, "replicate": replicate, "config": json.loads(config), "planned": planned, "fingerprint": json.loads(seen) if seen else None}
+            role: {
+                "id": arm,
+                "replicate": replicate,
+                "config": json.loads(config),
+                "planned": planned,
+                "fingerprint": json.loads(seen) if seen else None,
+            }
             for role, arm, replicate, config, planned, seen in rows
         }
 
@@ -132,9 +150,10 @@ class Ledger:
         return {item for (item,) in rows}
 
     def samples(self, arm: str, replicate: int) -> dict[str, Sample]:
-        """item -> Sample of an arm in a replicate."""
+        """Item -> Sample of an arm in a replicate."""
         columns = ", ".join(_SAMPLE_FIELDS)
-        rows = self._db.execute(f"SELECT {columns} FROM sample WHERE arm = ? AND replicate = ?", (arm, replicate))  # noqa: S608
+        query = f"SELECT {columns} FROM sample WHERE arm = ? AND replicate = ?"  # noqa: S608 (our own columns)
+        rows = self._db.execute(query, (arm, replicate))
         return {sample.item: sample for sample in map(_sample, rows)}
 
     def scores(self, scorer: str) -> dict[tuple[str, str], Json]:
@@ -149,7 +168,9 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(path: Path, config: Json | None, resolved: Json, battery: Battery | None, version: str) -> Iterator[Ledger]:
+def open_ledger(
+    path: Path, config: Json | None, resolved: Json, battery: Battery | None, version: str
+) -> Iterator[Ledger]:
     """Open the ledger at `path` for writing, creating it if it is not there.
 
     config None: continue whatever the ledger holds. Otherwise config and battery must equal what the
@@ -203,20 +224,32 @@ def _lock(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise UserError(f"another screen is writing to {path}", "wait for it, or name another --out folder") from error
+        raise UserError(
+            f"another screen is writing to {path}", "wait for it, or name another --out folder"
+        ) from error
     return handle
 
 
 def _begin_or_check(
-    db: sqlite3.Connection, path: Path, config: Json | None, resolved: Json, battery: Battery | None, version: str
+    db: sqlite3.Connection,
+    path: Path,
+    config: Json | None,
+    resolved: Json,
+    battery: Battery | None,
+    version: str,
 ) -> str:
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'study'").fetchone():
         if config is None or battery is None:
             raise UserError(f"there is no study in {path}", "start one without --resume")
         _begin(db, config, resolved, battery, version)
-    study, kept_format, kept_config, kept_battery = db.execute("SELECT id, format, config, battery FROM study").fetchone()
+    study, kept_format, kept_config, kept_battery = db.execute(
+        "SELECT id, format, config, battery FROM study"
+    ).fetchone()
     if kept_format != FORMAT:
-        raise UserError(f"{path} has ledger format {kept_format}, this specsafe writes {FORMAT}", "use the version that began it, or a new --out folder")
+        raise UserError(
+            f"{path} has ledger format {kept_format}, this specsafe writes {FORMAT}",
+            "use the version that began it, or a new --out folder",
+        )
     if battery is not None and battery.sha256 != kept_battery:
         raise UserError(
             f"the battery changed since this ledger began: {_battery_changes(db, battery)}",
@@ -239,7 +272,10 @@ def _begin(db: sqlite3.Connection, config: Json, resolved: Json, battery: Batter
     )
     db.executemany(
         "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [(i.id, n, i.prompt, i.axis, i.task, i.category, i.cluster, _dump(i.answers)) for n, i in enumerate(battery.items)],
+        [
+            (i.id, n, i.prompt, i.axis, i.task, i.category, i.cluster, _dump(i.answers))
+            for n, i in enumerate(battery.items)
+        ],
     )
     db.commit()
 
@@ -247,7 +283,11 @@ def _begin(db: sqlite3.Connection, config: Json, resolved: Json, battery: Batter
 def _battery_changes(db: sqlite3.Connection, battery: Battery) -> str:
     kept = {i for (i,) in db.execute("SELECT id FROM item")}
     new = {i.id for i in battery.items}
-    return f"{len(new - kept)} items are new, {len(kept - new)} are gone" if new != kept else "items were edited under the same ids"
+    return (
+        f"{len(new - kept)} items are new, {len(kept - new)} are gone"
+        if new != kept
+        else "items were edited under the same ids"
+    )
 
 
 def _differences(kept: Json, given: Json, prefix: str = "") -> str:

@@ -62,7 +62,12 @@ class _Message:
 
 
 def run_jobs(
-    jobs: Sequence[Job], ledger: Ledger, *, at_once: int, logs: Path | None = None, report: Callable[[Progress], None] | None = None
+    jobs: Sequence[Job],
+    ledger: Ledger,
+    *,
+    at_once: int,
+    logs: Path | None = None,
+    report: Callable[[Progress], None] | None = None,
 ) -> None:
     """Answer every item of every job that the ledger does not hold yet.
 
@@ -93,7 +98,9 @@ def run_jobs(
                     new, uncommitted = new + 1, uncommitted + 1
                 if message.ended:
                     del open_jobs[message.job.role]
-            if uncommitted and (uncommitted >= COMMIT_ROWS or time.monotonic() - last_commit >= COMMIT_SECONDS):
+            if uncommitted and (
+                uncommitted >= COMMIT_ROWS or time.monotonic() - last_commit >= COMMIT_SECONDS
+            ):
                 ledger.commit()
                 uncommitted, last_commit = 0, time.monotonic()
             if report is not None:
@@ -151,6 +158,9 @@ class _Worker:
 
 def require_unique_roles(jobs: Sequence[Job]) -> None:
     """Two jobs with one role, or one key in the ledger, would overwrite each other's place."""
-    for what, values in (("role", [j.role for j in jobs]), ("arm and replicate", [(j.arm_id, j.replicate) for j in jobs])):
+    for what, values in (
+        ("role", [j.role for j in jobs]),
+        ("arm and replicate", [(j.arm_id, j.replicate) for j in jobs]),
+    ):
         if len(set(values)) != len(values):
             raise UserError(f"two arms of the plan share one {what}", "make the arms differ")

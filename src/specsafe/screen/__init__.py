@@ -1,0 +1,1 @@
+"""TAIS: pairs, forks, bounds, controls, verdict."""
