@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from specsafe.battery import AXES, axis_label
 from specsafe.screen.headline import cure
-from specsafe.screen.result import Contrast, Decision, Exactness, Gate, ScreenResult
+from specsafe.screen.result import Contrast, Control, Decision, Exactness, Gate, ScreenResult
 from specsafe.stats import Proportion, Ratio
+
+WIDTH = 118
+_DEMONSTRATION = "DEMONSTRATION: planted data, no model ran; this says nothing about any stack"
+_QUICK = "Quick run: a smoke test with too few items to PASS; it can only FAIL or be UNRESOLVED."
 
 
 def printable(text: str) -> str:
@@ -19,56 +24,41 @@ def printable(text: str) -> str:
 def summary(result: ScreenResult, places: Sequence[str] = ()) -> str:
     """The whole summary. places: lines that say where things are."""
     lines = [
-        *(
-            ["DEMONSTRATION: planted data, no model ran; this says nothing about any stack"]
-            if result.demonstration
-            else []
-        ),
-        result.headline,
-        f"Exactness {result.exactness.verdict}: {result.exactness.reason}",
-        *_notes(result),
+        *([_DEMONSTRATION] if result.demonstration else []),
+        *_wrap(result.headline),
+        *_wrap(f"Exactness {result.exactness.verdict}: {result.exactness.reason}"),
+        *([_QUICK] if result.quick else []),
+        *(f"  {axis_label(g.axis)}: {c}" for g in result.gates if (c := cure(g))),
         "",
         *_gates(result),
-        *_strata(result),
+        *_wrap(_controls(result)),
+        *_wrap(_strata(result)),
+        *(line for g in result.gates for line in _wrap(_counts_against(g))),
         "",
         *_forks(result),
         *_acceptance(result),
         _speed(result),
-        _tais(result),
-        _scorers(result),
-        "",
-        *_arms(result),
+        *_wrap(_tais(result)),
+        *_wrap(_scorers(result)),
+        *_wrap(f"answered/planned: {', '.join(f'{a.role} {a.answered}/{a.planned}' for a in result.arms)}"),
+        *_wrap(_ran(result)),
         *places,
     ]
-    return printable("\n".join(line for line in lines if line is not None))
-
-
-def _notes(result: ScreenResult) -> list[str]:
-    notes = [f"  {axis_label(g.axis)}: {c}" for g in result.gates if (c := cure(g))]
-    if result.quick:
-        notes.insert(
-            0, "Quick run: a smoke test with too few items to PASS; it can only FAIL or be UNRESOLVED."
-        )
-    if result.exactness.leak_control_caught is False:
-        notes.append("  the leaking control was not called NOT EXACT")
-    return notes
+    return printable("\n".join(lines))
 
 
 def _gates(result: ScreenResult) -> list[str]:
     level = round(100 * (1 - 2 * result.alpha))
-    rows = [
-        [
-            "gate",
-            "verdict",
-            "points worse",
-            f"{level} % bounds",
-            "worse/better of n",
-            "harm before > after",
-            "A/A",
-            "controls: planted > points found",
-        ]
+    head = [
+        "gate",
+        "verdict",
+        "points worse",
+        f"{level} % bounds",
+        "worse/better of n",
+        "harm before > after",
+        "A/A",
     ]
-    rows += [
+    rows = [
         [
             axis_label(g.axis),
             g.verdict + ("*" if g.difference_detected else ""),
@@ -76,83 +66,68 @@ def _gates(result: ScreenResult) -> list[str]:
             f"{_points(g.decision.difference.low)} .. {_points(g.decision.difference.high)}",
             f"{g.decision.worse}/{g.decision.better} of {g.decision.pairs}",
             f"{g.baseline_harm.k}/{g.baseline_harm.n} > {g.treatment_harm.k}/{g.treatment_harm.n}",
-            _aa(g.replicate),
-            ", ".join(
-                f"{c.name} {c.planted} > {_points(c.decision.difference.estimate)} {'caught' if c.caught else 'MISSED'}"
-                for c in g.controls
-            ),
+            _replicate(g.replicate),
         ]
         for g in result.gates
     ]
-    table = _table(rows)
-    extra = [line for g in result.gates if (line := _counts_against(g))]
-    if any(g.difference_detected for g in result.gates):
-        extra.append(
-            "* a difference is detected (exact McNemar, Holm), inside the margin unless the gate fails"
-        )
-    return [*table, *extra]
+    star = "* a difference is detected (exact McNemar, Holm); PASS and UNRESOLVED say where it lies"
+    return [*_table([head, *rows]), *([star] if any(g.difference_detected for g in result.gates) else [])]
 
 
-def _counts_against(gate: Gate) -> str | None:
+def _controls(result: ScreenResult) -> str:
+    parts = [f"{axis_label(g.axis)} {_control(c)}" for g in result.gates for c in g.controls]
+    return f"controls, answers harmed > points found: {'; '.join(parts)}"
+
+
+def _control(c: Control) -> str:
+    found = _points(c.decision.difference.estimate)
+    return f"{c.name} {c.planted} of {c.decision.pairs} > {found} {'caught' if c.caught else 'MISSED'}"
+
+
+def _strata(result: ScreenResult) -> str:
+    strata = [(g, s) for g in result.gates for s in g.strata]
+    failing = [f"{axis_label(g.axis)} {s.name}" for g, s in strata if s.fails]
+    gate, most = max(strata, key=lambda pair: pair[1].difference.estimate)
+    return (
+        f"{len(strata)} strata, {len(failing)} fail after Holm{': ' if failing else ''}{', '.join(failing)}; largest "
+        f"{_points(most.difference.estimate)} points in {axis_label(gate.axis)} {most.name} (n = {most.difference.n:.0f})"
+    )
+
+
+def _counts_against(gate: Gate) -> str:
+    """What weakens a gate: answers that only count against their arm, gaps, cuts and clusters; "" if nothing."""
     parts = [
         f"{name} {before}/{after}"
         for name, before, after in (
             ("empty or repetitive", gate.ambiguous_baseline, gate.ambiguous_treatment),
             ("missing", gate.missing_baseline, gate.missing_treatment),
-            ("truncated", gate.truncated_baseline, gate.truncated_treatment),
+            ("cut at the token limit", gate.truncated_baseline, gate.truncated_treatment),
         )
         if before or after
     ]
-    effect = gate.decision.design_effect
-    if gate.decision.clusters < gate.decision.pairs:
-        bound = gate.decision.high_if_clusters
-        parts.append(
-            f"{gate.decision.clusters} clusters, design effect {effect:.2f}"
-            + (f", bound with n = clusters {_points(bound)}" if bound else "")
+    d = gate.decision
+    if d.clusters < d.pairs:
+        at_zero = (
+            "" if d.high_if_clusters is None else f", bound with n = clusters {_points(d.high_if_clusters)}"
         )
-    return f"  {axis_label(gate.axis)} (target/speculative): {', '.join(parts)}" if parts else None
-
-
-def _strata(result: ScreenResult) -> list[str]:
-    strata = [(g, s) for g in result.gates for s in g.strata]
-    failing = [f"{axis_label(g.axis)} {s.name}" for g, s in strata if s.fails]
-    gate, most = max(strata, key=lambda pair: pair[1].difference.estimate)
-    text = f"{len(strata)} strata, {len(failing)} fail after Holm" + (
-        f": {', '.join(failing)}" if failing else ""
-    )
-    return [
-        f"{text}; largest {_points(most.difference.estimate)} points in {axis_label(gate.axis)} {most.name} (n = {most.difference.n:.0f})"
-    ]
+        parts.append(f"{d.clusters} clusters, design effect {d.design_effect:.2f}{at_zero}")
+    return f"{axis_label(gate.axis)}, target/speculative: {', '.join(parts)}" if parts else ""
 
 
 def _forks(result: ScreenResult) -> list[str]:
-    rows = [
-        [
-            "forks by cause",
-            "byte-identical",
-            "forks",
-            f"gap <= {result.exactness.threshold:g} nat",
-            "larger",
-            "unknown",
-            "largest",
-        ]
-    ]
-    rows += [_fork_row(role, c) for role, c in result.exactness.contrasts.items()]
-    caught = result.exactness.leak_control_caught
-    return [
-        *_table(rows),
-        *(
-            []
-            if caught is None
-            else [f"  leaking control called {Exactness.NOT_EXACT}: {'yes' if caught else 'NO'}"]
-        ),
-    ]
+    exactness = result.exactness
+    near = f"gap <= {exactness.threshold:g} nat"
+    head = ["forks by cause", "byte-identical", "forks", near, "larger", "unknown", "largest gap"]
+    rows = [_fork_row(role, c, exactness.leak_control_caught) for role, c in exactness.contrasts.items()]
+    return _table([head, *rows])
 
 
-def _fork_row(role: str, c: Contrast) -> list[str]:
+def _fork_row(role: str, c: Contrast, caught: bool | None) -> list[str]:
     near = len(c.forks) - c.large_gaps - c.unknown_gaps
-    largest = "-" if c.largest_gap is None else f"{c.largest_gap:.2f}"
+    largest = "-" if c.largest_gap is None else f"{c.largest_gap:.2f} nat"
     forks = str(len(c.forks)) if c.compared else "no token ids"
+    if role == "leak":
+        role = f"leak ({'called' if caught else 'NOT CALLED'} {Exactness.NOT_EXACT})"
     return [role, _proportion(c.identical), forks, str(near), str(c.large_gaps), str(c.unknown_gaps), largest]
 
 
@@ -161,27 +136,31 @@ def _acceptance(result: ScreenResult) -> list[str]:
     if not drafting:
         return ["acceptance: the stack does not report it"]
     axes = [a for a in (*AXES, "all") if any(a in arm.acceptance for arm in drafting)]
-    rows = [["accepted/drafted", *(axis_label(a) for a in axes)]]
-    rows += [[arm.role, *(_ratio(arm.acceptance.get(a)) for a in axes)] for arm in drafting]
-    return _table(rows)
+    head = ["accepted/drafted", *(axis_label(a) for a in axes)]
+    return _table([head, *([arm.role, *(_ratio(arm.acceptance.get(a)) for a in axes)] for arm in drafting)])
 
 
 def _speed(result: ScreenResult) -> str:
     s = result.speed_up
     if s is None:
         return "speed-up: the arms were not timed"
+    interval = "" if s.low is None or s.high is None else f" [{s.low:.2f}, {s.high:.2f}]"
     return (
-        f"speed-up of the speculative arm: {s.estimate:.2f}x [{s.low:.2f}, {s.high:.2f}] "
+        f"speed-up of the speculative arm: {s.estimate:.2f}x{interval} "
         f"({s.treatment_rate:.0f} against {s.baseline_rate:.0f} tokens/s, prefill included, {s.items} items)"
     )
 
 
 def _tais(result: ScreenResult) -> str:
-    tasks = "; ".join(
-        f"{t.task} TOST {'pass' if t.tost_tango else 'no'} (as computed there: {'pass' if t.tost_published.equivalent else 'no'}), |h| {abs(t.h):.3f}"
-        for t in result.tais.tasks
+    tais = result.tais
+    passing = sum(t.tost_tango for t in tais.tasks)
+    published = sum(t.tost_published.equivalent for t in tais.tasks)
+    largest = max(tais.tasks, key=lambda t: abs(t.h))
+    return (
+        f"TAIS as published, for comparison: {'pass' if tais.passes else 'no pass'}; identity {_proportion(tais.identical)}; "
+        f"TOST at {100 * tais.margin:g} points holds in {passing} of {len(tais.tasks)} tasks by Tango's interval, in {published} "
+        f"as computed there; largest |h| {abs(largest.h):.3f} ({largest.task})"
     )
-    return f"TAIS as published, for comparison: {'pass' if result.tais.passes else 'no pass'}; identity {_proportion(result.tais.identical)}; {tasks}"
 
 
 def _scorers(result: ScreenResult) -> str:
@@ -195,25 +174,21 @@ def _scorers(result: ScreenResult) -> str:
     )
 
 
-def _arms(result: ScreenResult) -> list[str]:
-    counts = ", ".join(f"{a.role} {a.answered}/{a.planned}" for a in result.arms)
-    lines = [f"answered/planned: {counts}"]
-    ran = next((a for a in result.arms if a.role == "speculative"), result.arms[0])
-    f, c = ran.fingerprint or {}, ran.config
+def _ran(result: ScreenResult) -> str:
+    arm = next((a for a in result.arms if a.role == "speculative"), result.arms[0])
+    f, c = arm.fingerprint or {}, arm.config
+    study = f"battery {result.battery} {result.battery_sha256[:12]}, study {result.study}"
     if f.get("engine") == "recorded":
-        return [
-            *lines,
-            f"ran: recorded answers; battery {result.battery} {result.battery_sha256[:12]}; study {result.study}",
-        ]
-    lines.append(
-        f"ran: {f.get('engine')} {f.get('engine_version')}, {c.get('model')} ({f.get('weights')}, {str(f.get('model_sha256'))[:12]}), "
-        f"draft {c.get('draft')}, rule {f.get('rule')}, n_max {c.get('n_max')}, {c.get('threads')} threads, {c.get('slots')} slots, "
-        f"{result.resolved.get('at_once')} arms at once; battery {result.battery} {result.battery_sha256[:12]}; study {result.study}"
+        return f"ran: recorded answers; {study}"
+    return (
+        f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {c.get('model')} "
+        f"({f.get('weights')}, {str(f.get('model_sha256'))[:12]}); draft {c.get('draft')}; rule {f.get('rule')}, "
+        f"n_max {c.get('n_max')}, p_min {c.get('p_min')}, temperature {c.get('temperature')}; {c.get('threads')} threads, "
+        f"{c.get('slots')} slots, {result.resolved.get('at_once')} arms at once; {study}"
     )
-    return lines
 
 
-def _aa(decision: Decision | None) -> str:
+def _replicate(decision: Decision | None) -> str:
     return "none" if decision is None else f"{decision.worse}/{decision.better} of {decision.pairs}"
 
 
@@ -228,15 +203,19 @@ def _proportion(p: Proportion) -> str:
 
 
 def _ratio(r: Ratio | None) -> str:
-    if r is None or r.estimate is None or r.low is None or r.high is None:
+    if r is None or r.estimate is None:
         return "-"
-    return f"{100 * r.estimate:.0f} % {r.k:.0f}/{r.n:.0f} [{100 * max(r.low, 0):.0f}, {100 * min(r.high, 1):.0f}]"
+    interval = (
+        "" if r.low is None or r.high is None else f" [{100 * max(r.low, 0):.0f}, {100 * min(r.high, 1):.0f}]"
+    )
+    return f"{100 * r.estimate:.0f} % {r.k:.0f}/{r.n:.0f}{interval}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    return ["  ".join(_padded(row, widths)).rstrip() for row in rows]
+    padded = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return ["  ".join(cells).rstrip() for cells in padded]
 
 
-def _padded(row: Sequence[str], widths: Sequence[int]) -> Iterable[str]:
-    return (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -41,17 +41,17 @@ def run_screen(
     Raises UserError for anything that the user can mend; finished answers are kept.
     """
     path = out / LEDGER
+    battery = None if config is None else screen_battery(config)
+    wanted = None if config is None else config.model_dump(mode="json")
+    resolved: Json = {}
     with storage_errors(out):
         if path.exists():
             notice(f"continuing {path}")
-            resolved: Json = {}
-        elif config is None:
+        elif config is None or battery is None:
             raise UserError(f"there is no screen in {out}", "start one without --resume")
         else:
-            resolved = resolve(config, screen_battery(config), notice)
-        (out / "logs").mkdir(parents=True, exist_ok=True)
-        battery = None if config is None else screen_battery(config)
-        wanted = None if config is None else config.model_dump(mode="json")
+            (out / "logs").mkdir(parents=True, exist_ok=True)
+            resolved = resolve(config, battery, notice)
         with open_ledger(path, wanted, resolved, battery, __version__) as ledger:
             return _run(ledger, out, notice, report)
 

@@ -31,8 +31,9 @@ def ratio_of_sums(k: Sequence[float], n: Sequence[float], *, confidence: float =
     if total == 0:
         return Ratio(float(a.sum()), total, len(a), None, None, None, confidence)
     estimate = float(a.sum()) / total
-    half = _half_width(a - estimate * b, confidence) / total
-    return Ratio(float(a.sum()), total, len(a), estimate, estimate - half, estimate + half, confidence)
+    half = _half_width(a - estimate * b, confidence)
+    low, high = (None, None) if half is None else (estimate - half / total, estimate + half / total)
+    return Ratio(float(a.sum()), total, len(a), estimate, low, high, confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class SpeedUp:
     baseline_rate: float
     items: int
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     confidence: float
     method: str = "log ratio, linearized over paired items"
 
@@ -61,21 +62,15 @@ def paired_rate_ratio(
         return None
     rate_t, rate_b = float(kt.sum() / st.sum()), float(kb.sum() / sb.sum())
     influence = (kt - rate_t * st) / kt.sum() - (kb - rate_b * sb) / kb.sum()
-    half, centre = _half_width(influence, confidence), math.log(rate_t / rate_b)
-    return SpeedUp(
-        rate_t,
-        rate_b,
-        len(kt),
-        math.exp(centre),
-        math.exp(centre - half),
-        math.exp(centre + half),
-        confidence,
-    )
+    half, estimate = _half_width(influence, confidence), rate_t / rate_b
+    low, high = (None, None) if half is None else (estimate * math.exp(-half), estimate * math.exp(half))
+    return SpeedUp(rate_t, rate_b, len(kt), estimate, low, high, confidence)
 
 
-def _half_width(influence: np.ndarray, confidence: float) -> float:
+def _half_width(influence: np.ndarray, confidence: float) -> float | None:
+    """Half the interval of a sum with these influences; None with fewer than two items."""
     m = len(influence)
     if m < 2:
-        return math.inf
+        return None
     z = float(norm.ppf(0.5 + confidence / 2))
     return z * math.sqrt(m / (m - 1) * float(np.sum(influence**2)))

@@ -43,13 +43,7 @@ class Progress:
 
     done: int
     planned: int
-    new: int
-    seconds: float
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimated from the answers of this run; None before the first one."""
-        return None if self.new == 0 else (self.planned - self.done) * self.seconds / self.new
+    seconds_left: float | None
 
 
 @dataclass
@@ -80,8 +74,9 @@ def run_jobs(
     waiting = [(job, missing) for job in jobs if (missing := _missing(job, ledger))]
     planned = sum(len(j.items) for j in jobs)
     left = sum(len(missing) for _, missing in waiting)
-    started, new, uncommitted, last_commit = time.monotonic(), 0, 0, time.monotonic()
+    new, uncommitted, last_commit = 0, 0, time.monotonic()
     open_jobs: dict[str, _Worker] = {}
+    pace = _Pace({job.role: len(missing) for job, missing in waiting}, at_once)
     try:
         while waiting or open_jobs:
             while waiting and len(open_jobs) < at_once:
@@ -96,6 +91,7 @@ def run_jobs(
                 if message.sample is not None:
                     ledger.add(message.job.arm_id, message.job.replicate, message.sample)
                     new, uncommitted = new + 1, uncommitted + 1
+                    pace.answered(message.job.role)
                 if message.ended:
                     del open_jobs[message.job.role]
             if uncommitted and (
@@ -104,11 +100,37 @@ def run_jobs(
                 ledger.commit()
                 uncommitted, last_commit = 0, time.monotonic()
             if report is not None:
-                report(Progress(planned - left + new, planned, new, time.monotonic() - started))
+                report(Progress(planned - left + new, planned, pace.seconds_left()))
     finally:
         for worker in open_jobs.values():
             worker.stop()
         ledger.commit()
+
+
+class _Pace:
+    """Time left, from the seconds an answer that each arm takes; an arm not begun is taken as average."""
+
+    def __init__(self, left: dict[str, int], at_once: int) -> None:
+        self._left, self._at_once = left, at_once
+        self._first: dict[str, float] = {}
+        self._each: dict[str, float] = {}
+        self._count: dict[str, int] = dict.fromkeys(left, 0)
+
+    def answered(self, role: str) -> None:
+        now = time.monotonic()
+        self._left[role] -= 1
+        self._count[role] += 1
+        first = self._first.setdefault(role, now)
+        if self._count[role] > 1:
+            self._each[role] = (now - first) / (self._count[role] - 1)
+
+    def seconds_left(self) -> float | None:
+        """None until some arm has answered twice."""
+        if not self._each:
+            return None
+        average = sum(self._each.values()) / len(self._each)
+        work = [n * self._each.get(role, average) for role, n in self._left.items()]
+        return max(sum(work) / self._at_once, *work) if work else 0.0
 
 
 def _missing(job: Job, ledger: Ledger) -> list[Item]:
