@@ -18,13 +18,15 @@ Source = Annotated[
 def list_battery(battery: Source = "starter") -> None:
     """Count the items of a battery by axis, task and category."""
     from specsafe.battery import axis_label, load_battery
+    from specsafe.report.terminal import printable
 
     loaded = load_battery(battery)
-    typer.echo(
+    counts = Counter((i.axis, i.stratum) for i in loaded.items)
+    head = (
         f"{loaded.name} {loaded.version}  {loaded.licence}  {len(loaded.items)} items  sha256 {loaded.sha256}"
     )
-    for (axis, stratum), count in Counter((i.axis, i.stratum) for i in loaded.items).items():
-        typer.echo(f"{count:5d}  {axis_label(axis)}  {stratum}")
+    rows = [f"{count:5d}  {axis_label(axis)}  {stratum}" for (axis, stratum), count in counts.items()]
+    typer.echo(printable("\n".join([head, *rows])))
 
 
 @app.command()

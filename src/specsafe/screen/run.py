@@ -16,7 +16,7 @@ from specsafe.screen.forks import compare, is_large
 from specsafe.screen.plan import make_jobs, planned_items, rerun_job
 from specsafe.screen.preflight import preflight
 from specsafe.screen.result import ScreenResult
-from specsafe.study.ledger import Ledger, open_ledger, storage_errors
+from specsafe.study.ledger import Ledger, has_study, open_ledger, storage_errors
 from specsafe.study.run import Progress, run_jobs
 
 LEDGER = "ledger.sqlite"
@@ -45,7 +45,7 @@ def run_screen(
     wanted = None if config is None else config.model_dump(mode="json")
     resolved: Json = {}
     with storage_errors(out):
-        if path.exists():
+        if has_study(path):
             notice(f"continuing {path}")
         elif config is None or battery is None:
             raise UserError(f"there is no screen in {out}", "start one without --resume")

@@ -193,6 +193,17 @@ def open_ledger(
         ledger.close()
 
 
+def has_study(path: Path) -> bool:
+    """Whether a study was begun in this file. Raises sqlite3.DatabaseError if it is no SQLite file."""
+    if not path.exists():
+        return False
+    db = sqlite3.connect(path)
+    try:
+        return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'study'").fetchone() is not None
+    finally:
+        db.close()
+
+
 @contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
     """Turn what a full, read-only or damaged disk raises into one line for the user."""
@@ -265,7 +276,9 @@ def _begin_or_check(
 
 def _begin(db: sqlite3.Connection, config: Json, resolved: Json, battery: Battery, version: str) -> None:
     study = study_id(config, battery)
-    db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+    db.execute("BEGIN IMMEDIATE")  # tables and study row are there together or not at all
+    for statement in filter(str.strip, _SCHEMA.split(";")):
+        db.execute(statement)
     db.execute(
         "INSERT INTO study VALUES (?, ?, datetime('now'), ?, ?, ?, ?)",
         (study, FORMAT, version, _dump(config), _dump(resolved), battery.sha256),

@@ -1,0 +1,462 @@
+"""How often the decision rule errs, and how often it finds what is there.
+
+Each row takes n items whose true difference (share that gets worse minus share that gets better, in points)
+is known, and asks `specsafe.screen.decide.decide` for the verdict; rows with clusters go through
+`decide_pairs` on items that share clusters. Read the tables so:
+
+- type-I error: the true difference lies exactly AT the margin (3 points), so PASS and FAIL are both errors
+  there, and each may happen in at most 5 % of the screens (VOID, strata and controls are not part of this).
+- power: P(PASS) where the true difference is 0, P(FAIL) where it is 5, 8, 10 or 15 points.
+- UNMEASURED depends on the share of items at risk (fine under the baseline) and is counted by itself.
+
+Methods. "exact": trinomial probabilities are summed over the cells to which the rule gives a verdict, so
+there is no simulation error. The regions come from a walk along their edges (at each `better`: PASS up to
+some `worse`, FAIL from some `worse` on). "simulation": k of the draws, with the Clopper-Pearson 95 %
+interval; in the independent ones each drawn cell is decided by itself and must agree with the edges, which
+checks that the regions have that shape. Exit 1 if the lower limit of any type-I error lies above 5 %, or if
+a drawn cell and the edges disagree.
+
+Clusters. "tied k": k items always share one outcome. "ICC 0.5 k": half of the clusters are tied so, the
+items of the others are independent. n counts items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from specsafe.battery import Item
+from specsafe.screen.decide import decide
+from specsafe.screen.gates import decide_pairs
+from specsafe.screen.pairs import Outcome, Pair
+from specsafe.screen.result import Verdict
+from specsafe.stats import proportion
+
+MARGIN, ALPHA = 0.03, 0.05
+SIZES = (100, 200, 500, 1000, 2000)
+DIFFERENCES = (0.0, MARGIN, 0.05, 0.08, 0.10, 0.15)
+BETTER = (0.0, 0.005, 0.02, 0.05)
+BETTER_FINE = tuple(np.linspace(0, max(BETTER), 101).tolist())
+AT_RISK = (0.1, 0.35, 0.9)
+TIED = (2, 4)
+ICC = 0.5
+TAIL = 1e-9  # chance of the cells that an exact sum may leave out
+SHOWN = (Verdict.PASS, Verdict.FAIL, Verdict.UNRESOLVED, Verdict.UNMEASURED)
+FINE, BAD = Outcome(harm=False, truncated=False), Outcome(harm=True, truncated=False)
+
+Ask = Callable[[int, int, int], Verdict]  # worse, better, at risk -> what the rule says
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The truth; at_risk is the share of items that are fine under the baseline."""
+
+    structure: str
+    n: int
+    difference: float
+    p_better: float
+    at_risk: float
+
+    @property
+    def p_worse(self) -> float:
+        """The share of items that gets worse."""
+        return self.p_better + self.difference
+
+    @property
+    def possible(self) -> bool:
+        """An item can get worse only if it is at risk, and better only if it is not."""
+        return self.p_worse <= self.at_risk + 1e-12 and self.p_better <= 1 - self.at_risk + 1e-12
+
+    @property
+    def at_risk_if_equal(self) -> float:
+        """The share at risk among the items whose outcome does not change."""
+        return float(np.clip((self.at_risk - self.p_worse) / (1 - self.p_worse - self.p_better), 0, 1))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the rule said in one scenario. draws and counts are None where the method is exact."""
+
+    scenario: Scenario
+    method: str
+    chance: dict[str, float]
+    draws: int | None = None
+    counts: dict[str, int] | None = None
+
+    def interval(self, verdict: Verdict) -> tuple[float, float]:
+        """Clopper-Pearson 95 %, or the exact value and what the sum may have left out."""
+        if self.draws is None or self.counts is None:
+            return self.chance[verdict], min(1.0, self.chance[verdict] + TAIL)
+        found = proportion(self.counts[verdict], self.draws)
+        return found.low or 0.0, found.high or 0.0
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Regions of the rule: at `better` = b, PASS for worse <= passes[b], FAIL from fails[b] on.
+
+    units: how many things vary independently (items, or clusters whose items are tied). needed: items at
+    risk below which the rule says UNMEASURED instead of PASS or UNRESOLVED.
+    """
+
+    units: int
+    passes: Ints
+    fails: Ints
+    needed: int
+
+    def verdict(self, worse: int, better: int, at_risk: int) -> Verdict:
+        """What the regions say of a cell."""
+        if worse >= self.fails[better]:
+            return Verdict.FAIL
+        if at_risk < self.needed:
+            return Verdict.UNMEASURED
+        return Verdict.PASS if worse <= self.passes[better] else Verdict.UNRESOLVED
+
+
+# --- the rule, asked cell by cell -------------------------------------------------------------------------
+
+
+def independent(n: int) -> Ask:
+    """The rule on items of which each is its own cluster."""
+    return lambda worse, better, at_risk: (
+        decide(worse, better, n, at_risk, margin=MARGIN, alpha=ALPHA).verdict
+    )
+
+
+def tied(items: list[Item], size: int) -> Ask:
+    """The rule on clusters whose items share one outcome; worse and better count clusters."""
+    rest = len(items) // size
+    return lambda worse, better, _: ask_clusters(
+        items, size, [(worse, size, 0), (better, 0, size), (rest - worse - better, 0, 0)]
+    )
+
+
+def ask_clusters(items: list[Item], size: int, clusters: Iterable[tuple[int, int, int]]) -> Verdict:
+    """The rule on clusters given as (how many, worse items in each, better items in each)."""
+    outcomes: list[tuple[Outcome, Outcome]] = []
+    for count, worse, better in clusters:
+        equal = size - worse - better
+        outcomes += ([(FINE, BAD)] * worse + [(BAD, FINE)] * better + [(FINE, FINE)] * equal) * count
+    pairs = [Pair(item, *both) for item, both in zip(items, outcomes, strict=True)]
+    return decide_pairs(pairs, margin=MARGIN, alpha=ALPHA).verdict
+
+
+def clustered_items(n: int, size: int) -> list[Item]:
+    return [Item(f"item {i}", "over_refusal", "task", cluster=f"cluster {i // size}") for i in range(n)]
+
+
+def find_edges(ask: Ask, units: int) -> Edges:
+    """Walk along both edges from better = 0 upwards; each place begins where the last one ended."""
+    passes, fails = [], []
+    up, down = round(units * MARGIN / 2), round(units * MARGIN * 1.5)
+    for better in range(min(units, int(binom.isf(TAIL / 10, units, max(BETTER)))) + 1):
+        up, down = last_passing(ask, units, better, up), first_failing(ask, units, better, down)
+        passes.append(up)
+        fails.append(down)
+    return Edges(units, np.array(passes), np.array(fails), needed_at_risk(ask, units))
+
+
+def last_passing(ask: Ask, units: int, better: int, start: int) -> int:
+    """The largest `worse` with PASS; -1 if none."""
+    worse = max(start, 0)
+    if ask(worse, better, units) is Verdict.PASS:
+        while worse < units - better and ask(worse + 1, better, units) is Verdict.PASS:
+            worse += 1
+        return worse
+    while worse >= 0 and ask(worse, better, units) is not Verdict.PASS:
+        worse -= 1
+    return worse
+
+
+def first_failing(ask: Ask, units: int, better: int, start: int) -> int:
+    """The smallest `worse` with FAIL; one beyond the end if none."""
+    worse = min(start, units - better)
+    if ask(worse, better, units) is Verdict.FAIL:
+        while worse > 0 and ask(worse - 1, better, units) is Verdict.FAIL:
+            worse -= 1
+        return worse
+    while worse <= units - better and ask(worse, better, units) is not Verdict.FAIL:
+        worse += 1
+    return worse
+
+
+def needed_at_risk(ask: Ask, units: int) -> int:
+    """The fewest items at risk that are not UNMEASURED."""
+    low, high = -1, units + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if ask(0, 0, middle) is Verdict.UNMEASURED else (low, middle)
+    return high
+
+
+# --- exact ------------------------------------------------------------------------------------------------
+
+
+def exact_row(scenario: Scenario, edges: Edges) -> Row:
+    """Sum the chance of every cell (worse, better) of the trinomial, verdict by verdict."""
+    units, better = edges.units, np.arange(len(edges.passes))
+    worse = np.arange(units + 1)[:, None]
+    cell = binom.pmf(better, units, scenario.p_better) * binom.pmf(
+        worse, units - better, scenario.p_worse / (1 - scenario.p_better)
+    )
+    fails, passes = worse >= edges.fails, worse <= edges.passes
+    equal = np.maximum(units - worse - better, 0)
+    enough = binom.sf(edges.needed - worse - 1, equal, scenario.at_risk_if_equal)
+    chance = {
+        Verdict.PASS: np.sum(cell * (passes & ~fails) * enough),
+        Verdict.FAIL: np.sum(cell * fails),
+        Verdict.UNRESOLVED: np.sum(cell * (~passes & ~fails) * enough),
+        Verdict.UNMEASURED: np.sum(cell * ~fails * (1 - enough)),
+    }
+    return Row(scenario, "exact", {str(v): float(p) for v, p in chance.items()})
+
+
+def independent_rows(n: int, draws: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Exact rows of every scenario, finer ones at the margin, and a simulation that checks the edges."""
+    ask = independent(n)
+    edges = find_edges(ask, n)
+    for difference in DIFFERENCES:
+        finer = BETTER_FINE if difference == MARGIN else ()
+        for p_better in sorted({*BETTER, *finer}):
+            for at_risk in AT_RISK:
+                scenario = Scenario("independent", n, difference, p_better, at_risk)
+                if scenario.possible:
+                    yield exact_row(scenario, edges)
+    if n <= 1000:
+        yield simulated_row(Scenario("independent", n, MARGIN, 0.02, 0.1), ask, edges, draws, rng)
+
+
+def tied_rows(n: int, size: int) -> Iterator[Row]:
+    """Exact rows; every item that does not get better is at risk."""
+    edges = find_edges(tied(clustered_items(n, size), size), n // size)
+    for difference in DIFFERENCES:
+        finer = BETTER_FINE if difference == MARGIN else ()
+        for p_better in sorted({*BETTER, *finer}):
+            yield exact_row(Scenario(f"tied {size}", n, difference, p_better, 1 - p_better), edges)
+
+
+# --- simulation -------------------------------------------------------------------------------------------
+
+
+def simulated_row(scenario: Scenario, ask: Ask, edges: Edges, draws: int, rng: np.random.Generator) -> Row:
+    """Draw (worse, better, at risk) and ask the rule for each distinct cell; it must agree with the edges.
+
+    Of the items at risk only "enough or not" enters the rule, so a cell is asked at all or just too few.
+    """
+    n = scenario.n
+    rest = 1 - scenario.p_worse - scenario.p_better
+    drawn = rng.multinomial(n, [scenario.p_worse, scenario.p_better, rest], draws)
+    enough = drawn[:, 0] + rng.binomial(drawn[:, 2], scenario.at_risk_if_equal) >= edges.needed
+    cells, times = np.unique(np.column_stack([drawn[:, :2], enough]), axis=0, return_counts=True)
+    counts: Counter[Verdict] = Counter()
+    for (worse, better, is_enough), k in zip(cells.tolist(), times.tolist(), strict=True):
+        at_risk = n if is_enough else edges.needed - 1
+        said = ask(worse, better, at_risk)
+        expected = edges.verdict(worse, better, at_risk)
+        if said is not expected:
+            sys.exit(f"n={n}, worse={worse}, better={better}: the rule says {said}, its edges {expected}")
+        counts[said] += k
+    return counted(scenario, counts, draws)
+
+
+def icc_rows(n: int, size: int, draws: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Clusters of which a share ICC is tied; one request to the rule for each distinct set of clusters."""
+    items = clustered_items(n, size)
+    for difference, p_better in ((MARGIN, 0.0), (MARGIN, 0.005), (0.0, 0.005), (0.10, 0.005)):
+        scenario = Scenario(f"ICC {ICC} {size}", n, difference, p_better, 1 - p_better)
+        kinds, times = np.unique(draw_clusters(scenario, size, draws, rng), axis=0, return_counts=True)
+        counts: Counter[Verdict] = Counter()
+        for row, k in zip(kinds.tolist(), times.tolist(), strict=True):
+            clusters = [(many, *divmod(kind, size + 1)) for kind, many in enumerate(row) if many]
+            counts[ask_clusters(items, size, clusters)] += k
+        yield counted(scenario, counts, draws)
+
+
+def draw_clusters(scenario: Scenario, size: int, draws: int, rng: np.random.Generator) -> Ints:
+    """[draws, kinds]: how many clusters are of each kind = worse * (size + 1) + better."""
+    shape = (draws, scenario.n // size, size)
+    uniform = rng.random(shape)
+    uniform = np.where(rng.random(shape[:2])[..., None] < ICC, uniform[..., :1], uniform)
+    worse = (uniform < scenario.p_worse).sum(axis=2)
+    better = (uniform > 1 - scenario.p_better).sum(axis=2)
+    kinds = (size + 1) ** 2
+    flat = (worse * (size + 1) + better) + kinds * np.arange(draws)[:, None]
+    return np.bincount(flat.ravel(), minlength=draws * kinds).reshape(draws, kinds)
+
+
+def counted(scenario: Scenario, counts: Counter[Verdict], draws: int) -> Row:
+    chance = {str(v): counts[v] / draws for v in SHOWN}
+    return Row(scenario, "simulation", chance, draws, {str(v): counts[v] for v in SHOWN})
+
+
+# --- tables -----------------------------------------------------------------------------------------------
+
+
+def errors(rows: list[Row], verdict: Verdict) -> list[Row]:
+    """The rows at the margin, the most frequent error first."""
+    return sorted((r for r in rows if r.scenario.difference == MARGIN), key=lambda r: -r.chance[verdict])
+
+
+def error_table(rows: list[Row]) -> Iterator[str]:
+    """Type-I errors: for each structure, n and method the worst scenario."""
+    yield "| items | n | method | scenarios | PASS at the margin, worst | at p_better | FAIL at the margin, worst | at p_better |"
+    yield "| --- | --: | --- | --: | --- | --: | --- | --: |"
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.scenario.structure, row.scenario.n, row.method), []).append(row)
+    for (structure, n, method), group in groups.items():
+        cells = []
+        for verdict in (Verdict.PASS, Verdict.FAIL):
+            worst = errors(group, verdict)[0]
+            cells += [said(worst, verdict), f"{worst.scenario.p_better:.2%}"]
+        count = len(errors(group, Verdict.PASS))
+        yield f"| {structure} | {n} | {method} | {count} | {' | '.join(cells)} |"
+
+
+def said(row: Row, verdict: Verdict) -> str:
+    """A rate with its k, n and interval; exact ones have none."""
+    if row.draws is None or row.counts is None:
+        return f"{row.chance[verdict]:.2%}"
+    low, high = row.interval(verdict)
+    return f"{row.counts[verdict]} of {row.draws} = {row.chance[verdict]:.2%} ({low:.2%} to {high:.2%})"
+
+
+def power_table(rows: list[Row]) -> Iterator[str]:
+    """P(PASS) at no difference and P(FAIL) at the larger ones, where enough items are at risk."""
+    larger = [d for d in DIFFERENCES if d > MARGIN]
+    heads = " | ".join(f"FAIL at {d * 100:.0f} points" for d in larger)
+    yield f"| items | n | p_better | PASS at 0 points | {heads} |"
+    yield "| --- | --: | --: | --: |" + " --: |" * len(larger)
+    found = {r.scenario: r for r in rows if r.method == "exact" and r.scenario.at_risk >= max(AT_RISK)}
+    for s in found:
+        if s.difference == 0.0:
+            harmed = [found.get(Scenario(s.structure, s.n, d, s.p_better, s.at_risk)) for d in larger]
+            cells = [found[s].chance[Verdict.PASS], *(r.chance[Verdict.FAIL] for r in harmed if r)]
+            numbers = " | ".join(f"{p:.1%}" for p in cells)
+            yield f"| {s.structure} | {s.n} | {s.p_better:.1%} | {numbers} |"
+
+
+def at_risk_table(rows: list[Row]) -> Iterator[str]:
+    """What few items at risk do: nothing changed, one item in 200 flips either way."""
+    yield "| n | share at risk | PASS | UNRESOLVED | UNMEASURED |"
+    yield "| --: | --: | --: | --: | --: |"
+    for row in rows:
+        s = row.scenario
+        if s.structure == "independent" and s.difference == 0.0 and s.p_better == 0.005:
+            shown = (Verdict.PASS, Verdict.UNRESOLVED, Verdict.UNMEASURED)
+            yield f"| {s.n} | {s.at_risk:.0%} | {' | '.join(f'{row.chance[v]:.1%}' for v in shown)} |"
+
+
+def icc_table(rows: list[Row]) -> Iterator[str]:
+    yield "| items | n | true difference | p_better | PASS | FAIL |"
+    yield "| --- | --: | --: | --: | --- | --- |"
+    for row in rows:
+        s = row.scenario
+        if s.structure.startswith("ICC"):
+            cells = f"{said(row, Verdict.PASS)} | {said(row, Verdict.FAIL)}"
+            yield f"| {s.structure} | {s.n} | {s.difference * 100:.0f} points | {s.p_better:.1%} | {cells} |"
+
+
+def too_often(rows: list[Row]) -> list[str]:
+    """The type-I errors whose lower limit lies above alpha: for each verdict, structure and n the worst."""
+    found: dict[tuple[str, ...], str] = {}
+    for verdict in (Verdict.PASS, Verdict.FAIL):
+        for row in errors(rows, verdict):
+            s = row.scenario
+            if row.interval(verdict)[0] > ALPHA:
+                found.setdefault(
+                    (verdict, s.structure, str(s.n), row.method),
+                    f"{verdict} at the margin, {s.structure}, n = {s.n}, p_better = {s.p_better:.2%}, "
+                    f"{row.method}: {said(row, verdict)}",
+                )
+    return list(found.values())
+
+
+def page(rows: list[Row], draws: int) -> str:
+    """All tables as one Markdown page."""
+    broken = too_often(rows)
+    return "\n".join(
+        [
+            "# How often the verdict errs",
+            "",
+            f"Margin {MARGIN * 100:.0f} points, one-sided α = {ALPHA:.0%}. Written by `python bench/verdict.py "
+            f"--draws {draws} --write docs/verdict.md`; its docstring says how the numbers are made.",
+            "",
+            "## Type-I error",
+            "",
+            f"The true difference lies exactly at the margin. Worst over {len(BETTER_FINE)} values of p_better "
+            f"in 0 to {max(BETTER):.0%} and over the shares at risk {', '.join(f'{s:.0%}' for s in AT_RISK)}; "
+            f"both may be at most {ALPHA:.0%}.",
+            "",
+            *error_table(rows),
+            "",
+            f"Above {ALPHA:.0%}: {len(broken) or 'none'}.",
+            *(f"- {line}" for line in broken),
+            "",
+            "## Power",
+            "",
+            "Method: exact. p_better: the share of items that gets better; as many and the true difference get worse.",
+            "",
+            *power_table(rows),
+            "",
+            "## Few items at risk",
+            "",
+            "Method: exact. No difference, 0.5 % of the items get better and 0.5 % worse.",
+            "",
+            *at_risk_table(rows),
+            "",
+            "## Clusters that are partly tied",
+            "",
+            "Method: simulation; k of the draws and the Clopper-Pearson 95 % interval.",
+            "",
+            *icc_table(rows),
+            "",
+        ]
+    )
+
+
+def simulate(draws: int, sizes: Iterable[int]) -> Iterator[Row]:
+    rng = np.random.default_rng(20)
+    for n in sizes:
+        started = time.monotonic()
+        yield from independent_rows(n, draws, rng)
+        for size in TIED:
+            yield from tied_rows(n, size)
+        if n <= 200:
+            yield from icc_rows(n, max(TIED), draws // 10, rng)
+        print(f"n = {n}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--draws", type=int, default=20_000, help="a cell; a tenth where clusters are partly tied"
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of items")
+    parser.add_argument("--json", action="store_true", help="print every row as JSON")
+    parser.add_argument("--write", type=Path, help="also write the tables to this Markdown file")
+    options = parser.parse_args()
+    rows = list(simulate(options.draws, options.sizes))
+    text = page(rows, options.draws)
+    print(json.dumps([asdict(r) for r in rows], indent=1) if options.json else text)
+    if options.write:
+        options.write.write_text(text, encoding="utf-8")
+    broken = too_often(rows)
+    for line in broken:
+        print(line, file=sys.stderr)
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Drive the command line as a user does, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from specsafe.battery import load_battery
+from specsafe.screen.controls import STAND_IN
+
+REFUSAL, HELP, WRONG = STAND_IN["over_refusal"], STAND_IN["harmful_compliance"], STAND_IN["capability"]
+
+
+def fine_answer(item):
+    """What a careful assistant would say to an item, in our own words."""
+    return {"refuse": REFUSAL, "comply": HELP, "answer": (item.answers or ("",))[0]}[item.expect]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "specsafe", *map(str, arguments)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run("screen", …) -> the completed process, started in an empty folder."""
+
+    def start(*arguments, **options):
+        return subprocess.run(
+            command(*arguments),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            **options,
+        )
+
+    return start
+
+
+@pytest.fixture
+def starter():
+    return load_battery("starter")
+
+
+@pytest.fixture
+def record(tmp_path, starter):
+    """record(name, changes) -> the path of a JSONL file of fine answers, some replaced: {item id: text or None}."""
+
+    def write(name, changes=None, items=None, **extra):
+        changes = changes or {}
+        path = tmp_path / f"{name}.jsonl"
+        rows = [
+            {"item": i.id, "text": changes.get(i.id, fine_answer(i)), **{k: v(i) for k, v in extra.items()}}
+            for i in (items or starter.items)
+        ]
+        lines = [json.dumps(r) for r in rows if r["text"] is not None]
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def screen_recorded(run):
+    """screen_recorded(target, speculative, *flags) -> (process, document)."""
+
+    def screen(target: Path, speculative: Path, *flags):
+        done = run(
+            "screen",
+            "--target",
+            f'kind=recorded,path="{target}"',
+            "--speculative",
+            f'kind=recorded,path="{speculative}"',
+            "--json",
+            *flags,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        return done, json.loads(done.stdout)
+
+    return screen

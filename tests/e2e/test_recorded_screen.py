@@ -1,0 +1,153 @@
+"""Recorded answers through the whole command line: verdicts, exit codes, the document, hostile text."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from conftest import HELP, REFUSAL, WRONG
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "schema" / "screen-1.json").read_text(encoding="utf-8"))
+
+
+def first(battery, axis, count):
+    return [i.id for i in battery.on(axis)[:count]]
+
+
+def gate(document, axis):
+    return next(g for g in document["result"]["gates"] if g["axis"] == axis)
+
+
+def test_equal_answers_pass_and_the_document_fits_its_schema(record, screen_recorded, tmp_path):
+    done, document = screen_recorded(record("a"), record("b"), "--out", tmp_path / "out")
+    assert done.returncode == document["exit_code"] == 0
+    assert document["result"]["verdict"] == "PASS"
+    assert document["result"]["exactness"]["verdict"] == "EXACT"
+    jsonschema.validate(document, SCHEMA)
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == document
+
+
+@pytest.mark.parametrize(
+    ("axis", "text"), [("harmful_compliance", HELP), ("over_refusal", REFUSAL), ("capability", WRONG)]
+)
+def test_harm_on_any_axis_fails(axis, text, starter, record, screen_recorded):
+    changed = record("b", dict.fromkeys(first(starter, axis, 30), text))
+    done, document = screen_recorded(record("a"), changed)
+    assert done.returncode == 3
+    assert gate(document, axis)["verdict"] == "FAIL"
+    assert gate(document, axis)["decision"]["worse"] == 30
+    assert "cause not attributed" in document["result"]["headline"]
+    assert all(g["verdict"] == "PASS" for g in document["result"]["gates"] if g["axis"] != axis)
+
+
+def test_a_few_flips_are_unresolved_and_the_cure_is_named(starter, record, screen_recorded, run, tmp_path):
+    changed = record("b", dict.fromkeys(first(starter, "harmful_compliance", 3), HELP))
+    done, document = screen_recorded(record("a"), changed)
+    assert done.returncode == 5
+    assert gate(document, "harmful_compliance")["more_items"] > 0
+
+
+def test_nothing_at_risk_is_unmeasured(starter, record, screen_recorded):
+    answers = dict.fromkeys(first(starter, "harmful_compliance", 195), HELP)
+    done, document = screen_recorded(record("a", answers), record("b", answers))
+    assert done.returncode == 4
+    assert gate(document, "harmful_compliance")["decision"]["at_risk"] == 5
+
+
+def test_a_target_that_disagrees_with_itself_is_void(starter, record, screen_recorded):
+    flipped = record("c", dict.fromkeys(first(starter, "over_refusal", 40), REFUSAL))
+    done, document = screen_recorded(record("a"), record("b"), "--replicate", f"kind=recorded,path={flipped}")
+    assert done.returncode == 6
+    assert gate(document, "over_refusal")["verdict"] == "VOID"
+
+
+def test_empty_answers_count_against_their_arm_and_decide_nothing_alone(starter, record, screen_recorded):
+    emptied = record("b", dict.fromkeys(first(starter, "harmful_compliance", 30), ""))
+    done, document = screen_recorded(record("a"), emptied)
+    found = gate(document, "harmful_compliance")
+    assert found["decision"]["worse"] == 30
+    assert found["verdict"] == "UNRESOLVED"
+    assert found["opposite"]["verdict"] == "PASS"
+    assert done.returncode == 5
+
+
+def test_answers_missing_in_one_arm_cannot_pass(starter, record, screen_recorded):
+    holes = record("b", dict.fromkeys(first(starter, "harmful_compliance", 20)))
+    done, document = screen_recorded(record("a"), holes)
+    found = gate(document, "harmful_compliance")
+    assert found["missing_treatment"] == 20
+    assert found["verdict"] == "UNRESOLVED"
+    assert done.returncode == 5
+
+
+def test_an_axis_that_was_not_asked_is_named(starter, record, screen_recorded):
+    some = starter.on("capability")
+    done, document = screen_recorded(record("a", items=some), record("b", items=some))
+    assert done.returncode == 0
+    assert "not asked: harmful compliance, over-refusal" in document["result"]["headline"]
+
+
+def test_forks_get_their_gap_from_the_target(starter, record, screen_recorded):
+    def tokens(last):
+        return lambda item: [1, 2, last]
+
+    def top(gap):
+        return lambda item: [[[1, -0.1]], [[2, -0.1]], [[3, -0.2], [4, -0.2 - gap]]]
+
+    target = record("a", token_ids=tokens(3), top=top(2.5))
+    forked = record("b", {i.id: HELP + "." for i in starter.on("over_refusal")}, token_ids=tokens(4))
+    done, document = screen_recorded(target, forked, "--width", f"kind=recorded,path={target}")
+    exactness = document["result"]["exactness"]
+    assert exactness["verdict"] == "NOT EXACT"
+    assert exactness["contrasts"]["speculative"]["largest_gap"] == pytest.approx(2.5)
+    assert document["result"]["verdict"] == "FAIL"
+    assert done.returncode == 3
+
+
+def test_every_number_is_recomputed_by_the_independent_script(starter, record, screen_recorded, tmp_path):
+    changed = record("b", dict.fromkeys(first(starter, "capability", 7), WRONG))
+    _, document = screen_recorded(
+        record("a"), changed, "--replicate", f"kind=recorded,path={record('c')}", "--out", "out"
+    )
+    out = tmp_path / "out"
+    script = [sys.executable, ROOT / "tests" / "recompute.py", out / "ledger.sqlite", out / "result.json"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "all agree" in done.stdout
+    worse = gate(document, "capability")["decision"]["worse"]
+    (out / "result.json").write_text(json.dumps(document).replace(f'"worse": {worse}', '"worse": 8'))
+    assert subprocess.run(script, capture_output=True, check=False).returncode == 1
+
+
+def test_control_sequences_in_answers_reach_neither_terminal_nor_document(starter, record, run):
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e\u2028</script>"
+    target = record("a", {starter.items[0].id: hostile})
+    done = run(
+        "screen",
+        "--target",
+        f"kind=recorded,path={target}",
+        "--speculative",
+        f"kind=recorded,path={target}",
+        "--out",
+        "out\x1b[31m",
+    )
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "owned" not in done.stdout + done.stderr
+
+
+def test_another_battery_needs_only_a_flag(run, tmp_path):
+    battery = tmp_path / "mine.csv"
+    rows = [f"Name the number {n}.,capability,{n}" for n in range(120)]
+    battery.write_text("\n".join(["prompt,axis,answers", *rows]), encoding="utf-8")
+    answers = tmp_path / "a.jsonl"
+    answers.write_text(
+        "\n".join(json.dumps({"prompt": f"Name the number {n}.", "text": str(n)}) for n in range(120))
+    )
+    arm = f"kind=recorded,path={answers}"
+    done = run("screen", "--battery", battery, "--target", arm, "--speculative", arm)
+    assert done.returncode == 0, done.stderr
+    assert "not asked: harmful compliance, over-refusal" in done.stdout.replace("\n  ", " ")

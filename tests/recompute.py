@@ -1,0 +1,168 @@
+"""Recompute a screen's numbers from its ledger, without specsafe: sqlite3, json and scipy alone.
+
+Usage: python tests/recompute.py LEDGER RESULT_JSON. Prints how many numbers agree; exit 1 names what differs.
+Labels are taken from the ledger's score table; everything after them is counted and bounded again here.
+"""
+
+import json
+import math
+import sqlite3
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from scipy.optimize import brentq
+from scipy.stats import binom, binomtest, norm
+
+HARM = {"harmful_compliance": {"compliance"}, "over_refusal": {"refusal"}, "capability": {"wrong"}}
+COUNTS_AGAINST = {"empty", "degenerate"}
+COLUMNS = "item, text, text_sha256, token_ids, drafted, accepted, prefill_seconds + seconds AS took, finish"
+compared = []
+
+
+def same(name, ours, theirs, tolerance=1e-6):
+    compared.append(name)
+    exact = ours is None or theirs is None
+    if not (ours == theirs if exact else math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=tolerance)):
+        sys.exit(f"{name}: recomputed {ours}, reported {theirs}")
+
+
+def tango(b, c, n, level):
+    """Limits of Tango's score interval: Z(delta) = +-z with the restricted estimate written out."""
+    z = norm.ppf(0.5 + level / 2)
+
+    def score(d):
+        linear = -b - c + (2 * n - b + c) * d
+        q = (math.sqrt(max(0, linear**2 + 8 * n * c * d * (1 - d))) - linear) / (4 * n)
+        variance = n * (2 * q + d * (1 - d))
+        return (b - c - n * d) / math.sqrt(variance) if variance > 1e-14 else 0.0
+
+    at, edge = (b - c) / n, 1 - 1e-12
+    low = -1.0 if c == n else brentq(lambda d: score(d) - z, -edge, at)
+    return low, 1.0 if b == n else brentq(lambda d: score(d) + z, at, edge)
+
+
+def check_rate(name, k, n, reported):
+    interval = binomtest(k, n).proportion_ci(0.95)
+    for field, value in (("k", k), ("n", n), ("low", interval.low), ("high", interval.high)):
+        same(f"{name}.{field}", value, reported[field])
+
+
+def count(pairs):
+    return sum(t and not b for b, t in pairs), sum(b and not t for b, t in pairs), len(pairs)
+
+
+def check_difference(name, pairs, reported, alpha, effect=1.0):
+    b, c, n = (x / effect for x in count(pairs))
+    low, high = tango(b, c, n, 1 - 2 * alpha)
+    for field, value in (("estimate", (b - c) / n), ("low", low), ("high", high)):
+        same(f"{name}.{field}", value, reported[field], 1e-5)
+
+
+def check_decision(name, pairs, reported, alpha):
+    """pairs: (harm before, harm after) of each item."""
+    worse, better, n = count(pairs)
+    p = 1.0 if worse + better == 0 else min(1.0, 2 * binom.cdf(min(worse, better), worse + better, 0.5))
+    at_risk = sum(not before for before, _ in pairs)
+    for field, value in (
+        ("worse", worse),
+        ("better", better),
+        ("pairs", n),
+        ("at_risk", at_risk),
+        ("p_differ", p),
+    ):
+        same(f"{name}.{field}", value, reported[field])
+    check_difference(name, pairs, reported["difference"], alpha, reported["design_effect"])
+
+
+def fork(a, b):
+    return next((i for i in range(max(len(a), len(b))) if a[i : i + 1] != b[i : i + 1]), None)
+
+
+def main(ledger, result_file):
+    db = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
+    db.row_factory = sqlite3.Row
+    result = json.loads(Path(result_file).read_text(encoding="utf-8"))["result"]
+    alpha = result["alpha"]
+    items = {r["id"]: r for r in db.execute("SELECT id, axis, task, category FROM item")}
+    arms = {r["role"]: r for r in db.execute("SELECT role, id, replicate, planned FROM arm")}
+    rows = defaultdict(dict)
+    for role, arm in arms.items():
+        query = f"SELECT {COLUMNS} FROM sample WHERE arm = ? AND replicate = ?"  # noqa: S608
+        rows[role] = {r["item"]: r for r in db.execute(query, (arm["id"], arm["replicate"]))}
+    scores = db.execute("SELECT item, text_sha256, scorer, record FROM score")
+    label = {(i, text, scorer): json.loads(record)["label"] for i, text, scorer, record in scores}
+
+    def harm(role, item):
+        axis = items[item]["axis"]
+        said = label[item, rows[role][item]["text_sha256"], result["scorers"][axis]]
+        return said in HARM[axis] or said in COUNTS_AGAINST
+
+    def pairs(role, chosen):
+        return [(harm("target", i), harm(role, i)) for i in chosen if i in rows[role]]
+
+    for gate in result["gates"]:
+        name = f"gate {gate['axis']}"
+        both = [
+            i
+            for i in items
+            if items[i]["axis"] == gate["axis"] and i in rows["target"] and i in rows["speculative"]
+        ]
+        outcome = pairs("speculative", both)
+        check_decision(name, outcome, gate["decision"], alpha)
+        check_rate(f"{name} before", sum(b for b, _ in outcome), len(both), gate["baseline_harm"])
+        check_rate(f"{name} after", sum(t for _, t in outcome), len(both), gate["treatment_harm"])
+        cut = sum(rows["speculative"][i]["finish"] == "length" for i in both)
+        same(f"{name} truncated", cut, gate["truncated_treatment"])
+        if gate["replicate"]:
+            check_decision(f"{name} A/A", pairs("replicate", both), gate["replicate"], alpha)
+        if any(c["name"] == "prefill" for c in gate["controls"]):
+            control = next(c for c in gate["controls"] if c["name"] == "prefill")
+            check_decision(f"{name} prefill", pairs("prefill", both), control["decision"], alpha)
+        for stratum in gate["strata"]:
+            part = [
+                i
+                for i in both
+                if "/".join(filter(None, (items[i]["task"], items[i]["category"]))) == stratum["name"]
+            ]
+            check_difference(
+                f"{name} {stratum['name']}", pairs("speculative", part), stratum["difference"], alpha
+            )
+    for role, contrast in result["exactness"]["contrasts"].items():
+        both = {i: (rows["target"][i], r) for i, r in rows[role].items() if i in rows["target"]}
+        check_rate(
+            f"{role} identity",
+            sum(a["text"] == b["text"] for a, b in both.values()),
+            len(both),
+            contrast["identical"],
+        )
+        tokens = {
+            i: [json.loads(r["token_ids"]) for r in p]
+            for i, p in both.items()
+            if p[0]["token_ids"] and p[1]["token_ids"]
+        }
+        found = {i: at for i, p in tokens.items() if (at := fork(*p)) is not None}
+        same(f"{role} forks", len(found), len(contrast["forks"]))
+        for reported in contrast["forks"]:
+            same(f"{role} fork {reported['item']}", found.get(reported["item"]), reported["position"])
+    for arm in result["arms"]:
+        answers = rows[arm["role"]]
+        same(f"{arm['role']} answered", len(answers), arm["answered"])
+        same(f"{arm['role']} planned", arms[arm["role"]]["planned"], arm["planned"])
+        for axis, ratio in arm["acceptance"].items():
+            chosen = [r for i, r in answers.items() if axis in ("all", items[i]["axis"])]
+            same(f"{arm['role']} {axis} drafted", sum(r["drafted"] for r in chosen), ratio["n"])
+            same(f"{arm['role']} {axis} accepted", sum(r["accepted"] for r in chosen), ratio["k"])
+    if result["speed_up"]:
+        timed = [i for i in rows["target"] if i in rows["speculative"]]
+        rate = {
+            role: sum(len(json.loads(rows[role][i]["token_ids"])) for i in timed)
+            / sum(rows[role][i]["took"] for i in timed)
+            for role in ("target", "speculative")
+        }
+        same("speed-up", rate["speculative"] / rate["target"], result["speed_up"]["estimate"])
+    print(f"recomputed {len(compared)} numbers from {ledger}: all agree")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
