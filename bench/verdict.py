@@ -433,7 +433,7 @@ def simulate(draws: int, sizes: Iterable[int]) -> Iterator[Row]:
         yield from independent_rows(n, draws, rng)
         for size in TIED:
             yield from tied_rows(n, size)
-        if n <= 200:
+        if n <= 1000:
             yield from icc_rows(n, max(TIED), draws // 10, rng)
         print(f"n = {n}: {time.monotonic() - started:.0f} s", file=sys.stderr)
 

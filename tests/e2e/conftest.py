@@ -25,7 +25,7 @@ def command(*arguments):
 
 @pytest.fixture
 def run(tmp_path):
-    """run("screen", …) -> the completed process, started in an empty folder."""
+    """Run a command in an empty folder -> the completed process."""
 
     def start(*arguments, **options):
         return subprocess.run(
@@ -48,7 +48,7 @@ def starter():
 
 @pytest.fixture
 def record(tmp_path, starter):
-    """record(name, changes) -> the path of a JSONL file of fine answers, some replaced: {item id: text or None}."""
+    """Write a JSONL file of fine answers, some replaced ({item id: text or None}) -> its path."""
 
     def write(name, changes=None, items=None, **extra):
         changes = changes or {}
@@ -66,7 +66,7 @@ def record(tmp_path, starter):
 
 @pytest.fixture
 def screen_recorded(run):
-    """screen_recorded(target, speculative, *flags) -> (process, document)."""
+    """Screen two files -> (process, document)."""
 
     def screen(target: Path, speculative: Path, *flags):
         done = run(

@@ -182,7 +182,7 @@ def test_a_full_disk_is_one_line_and_what_was_committed_stays(record, run, tmp_p
 
     done = subprocess.run(
         command(*flags), cwd=tmp_path, capture_output=True, text=True, preexec_fn=full, check=False
-    )  # noqa: PLW1509
+    )
     assert "cannot write" in one_line(done)
     assert run(*flags).returncode == 0
 

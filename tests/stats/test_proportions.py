@@ -89,7 +89,7 @@ def test_cohen_h_changes_sign_when_the_arms_change_places(one, other):
     assert cohen_h(one, other) == -cohen_h(other, one)
 
 
-@few
+@settings(max_examples=20, deadline=None)  # each call of multipletests collects garbage
 @given(st.lists(rates, min_size=1, max_size=20))
 def test_holm_agrees_with_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])

@@ -107,7 +107,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise UserError(f"{path}:{number} is not JSON: {error.msg}", "one JSON object a line") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number} is not a JSON object", "one JSON object a line")
-        yield f"line {number}", row
+        yield f"line {number}", {k: _whole(v) if isinstance(v, str) else v for k, v in row.items()}
 
 
 def _read_csv(path: Path) -> tuple[dict[str, Any], Rows]:
@@ -156,6 +156,11 @@ def _item(path: Path, where: str, row: dict[str, Any]) -> Item:
             "mend the axis or the expectation",
         )
     return item
+
+
+def _whole(text: str) -> str:
+    """Text with half surrogate pairs, which JSON can carry and UTF-8 cannot, replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _one_line(error: Exception) -> str:

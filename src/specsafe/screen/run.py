@@ -64,7 +64,8 @@ def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
         return {"at_once": 1}
     from specsafe.engines.probe import choose_concurrency
 
-    notice("choosing threads and slots")
+    if "auto" in (config.target.threads, config.target.slots):
+        notice("choosing threads and slots")
     return choose_concurrency(config.target, [i.prompt for i in battery.items[:16]])
 
 

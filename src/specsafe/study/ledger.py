@@ -224,8 +224,8 @@ def study_id(config: Json, battery: Battery) -> str:
 
 
 def text_hash(text: str) -> str:
-    """SHA-256 of an answer's UTF-8 bytes (lone surrogates kept), as hex."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """SHA-256 of an answer's UTF-8 bytes, as hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _lock(path: Path) -> int:

@@ -1,0 +1,50 @@
+"""Arms of a screen: what follows from the target, and pairs that have no match."""
+
+import pytest
+
+from specsafe.engines import parse_arm
+from specsafe.errors import UserError
+from specsafe.screen.config import build_config
+
+
+def config(speculative, target="kind=llamacpp"):
+    base = parse_arm(target)
+    return build_config(base, parse_arm(speculative, base))
+
+
+def test_width_and_speculative_arm_share_everything_but_the_draft():
+    made = config("draft=layers:0-20,n_max=5,p_min=0.7")
+    assert made.width.draft == "self"
+    assert made.width.model_dump() | {"draft": "x"} == made.speculative.model_dump() | {"draft": "x"}
+
+
+def test_replicate_is_the_target_and_controls_follow():
+    made = config("draft=layers:0-20")
+    assert made.replicate == made.target
+    assert made.prefill.prefill
+    assert (made.leak.rule, made.leak.lossless) == ("synthetic", False)
+
+
+def test_no_leak_control_where_the_rule_is_lossy_already_or_no_model_drafts():
+    assert config("draft=layers:0-20,rule=synthetic,leak=0.1").leak is None
+    assert config("draft=ngram-cache").leak is None
+
+
+@pytest.mark.parametrize(
+    "difference", ["temperature=0.7", "max_tokens=8", 'system="Be kind."', "threads=3", "model=other.gguf"]
+)
+def test_an_arm_without_a_match_is_refused(difference):
+    with pytest.raises(UserError, match="no matched target arm"):
+        config(f"draft=self,{difference}")
+
+
+def test_a_target_with_a_draft_and_a_speculative_arm_without_one_are_refused():
+    with pytest.raises(UserError, match="has a draft"):
+        config("draft=self", "draft=self")
+    with pytest.raises(UserError, match="no draft"):
+        config("draft=none")
+
+
+def test_mixed_engines_are_refused():
+    with pytest.raises(UserError, match="one stack"):
+        config("kind=recorded,path=a.jsonl")
