@@ -112,7 +112,12 @@ def our_runner(arm: LlamaCppArm, battery: Battery) -> Speed:
 def compare(slots: int, battery: Battery, repeats: int) -> float:
     """Measure in turns, print a table, and give back the median ratio."""
     arm = LlamaCppArm(threads=1, slots=slots)
-    pairs = [(engine_alone(arm, battery), our_runner(arm, battery)) for _ in range(repeats + 1)][1:]
+    pairs = []
+    for repeat in range(repeats + 1):
+        engine, runner = engine_alone(arm, battery), our_runner(arm, battery)
+        load = f"load average {os.getloadavg()[0]:.1f}"  # well above 1: somebody else was measured too
+        print(f"  {repeat}: engine {engine.rate:.1f}, runner {runner.rate:.1f}, {load}", file=sys.stderr)
+        pairs += [(engine, runner)] if repeat else []
     ratios = [runner.rate / engine.rate for engine, runner in pairs]
     print(f"slots={slots}, threads=1, {len(battery.items)} prompts, method: monotonic clock, in turns")
     print("side         tokens (k)   repeats (n)   tokens/s: min   median      max")

@@ -53,7 +53,6 @@ def test_anything_else_is_an_error_that_shows_the_text(text):
     assert repr(text) in str(error.value)
 
 
-@pytest.mark.xfail(strict=True, reason="range(5, 4) is empty, and silently so")
 @pytest.mark.parametrize("text", ["5-3", "5-3+7"])
 def test_a_range_that_runs_backwards_is_an_error(text):
     with pytest.raises(UserError):
@@ -179,9 +178,6 @@ READERS = {
     "count": layer_count,
     "drop": lambda path: drop_layers(path, [0], path.with_name("draft.gguf")),
 }
-late_crash = pytest.mark.xfail(
-    strict=True, raises=IndexError, reason="IndexError of the reader is not caught"
-)
 
 
 def damage(toy: Path, name: str) -> Path:
@@ -214,8 +210,8 @@ def test_a_damaged_file_is_one_line_that_names_it(toy, name, read):
     "read",
     [
         model_facts,
-        pytest.param(layer_count, marks=late_crash),
-        pytest.param(READERS["drop"], marks=late_crash),
+        layer_count,
+        READERS["drop"],
     ],
     ids=READERS,
 )

@@ -214,7 +214,6 @@ def test_walds_interval_is_centred_on_the_estimate_and_shrinks_to_it_without_fli
     assert (interval.low == interval.high) == (b + c == 0 or max(b, c) == n)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a variance of -1e-16 goes into math.sqrt")
 def test_walds_interval_exists_where_every_pair_flips_after_a_design_effect():
     assert paired_difference(0, 1 / 1.796875, 1 / 1.796875, method="wald").high == pytest.approx(-1)
 

@@ -62,14 +62,14 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Rows]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (a safe loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=loader)  # noqa: S506 (a safe loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {_one_line(error)}", "mend the file") from error
     if not isinstance(document, dict) or not isinstance(document.get("groups"), list):
         raise UserError(
             f"{path}: expected a mapping with a list `groups`", "see: specsafe battery show starter --yaml"
         )
-    head = {k: v for k, v in document.items() if k != "groups"}
+    head = {str(k): v for k, v in document.items() if k != "groups"}
     unknown = set(head) - {"name", "version", "license"}
     if unknown:
         raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}", "use name, version, license, groups")
@@ -93,7 +93,7 @@ def _read_jsonl(path: Path) -> tuple[dict[str, Any], Rows]:
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, object) for each non-empty line of a JSONL file. Raises UserError on a broken line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"cannot read {path}: {_one_line(error)}", "name a readable UTF-8 .jsonl file"
@@ -103,16 +103,18 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number} is not JSON: {error.msg}", "one JSON object a line") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{path}:{number} is not JSON: {_one_line(error)}", "one JSON object a line"
+            ) from error
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number} is not a JSON object", "one JSON object a line")
-        yield f"line {number}", {k: _whole(v) if isinstance(v, str) else v for k, v in row.items()}
+        yield f"line {number}", _whole(row)
 
 
 def _read_csv(path: Path) -> tuple[dict[str, Any], Rows]:
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not valid CSV: {_one_line(error)}", "mend the file") from error
@@ -128,16 +130,20 @@ def _unknown_suffix(path: Path) -> tuple[dict[str, Any], Rows]:
 _READERS = {".yaml": _read_yaml, ".yml": _read_yaml, ".jsonl": _read_jsonl, ".csv": _read_csv}
 
 
-def _item(path: Path, where: str, row: dict[str, Any]) -> Item:
-    """One row -> Item; answers may be a list, or in CSV a string with `|` between them."""
-    unknown = set(map(str, row)) - _FIELDS
+def _item(path: Path, where: str, given: dict[str, Any]) -> Item:
+    """One row -> Item; empty values are absent. answers: a list, or a string with `|` between them."""
+    row = {str(k): v for k, v in given.items() if v is not None}
+    unknown = set(row) - _FIELDS
     missing = {"prompt", "axis"} - set(row)
     if unknown or missing:
         what = f"unknown key {sorted(unknown)[0]!r}" if unknown else f"no {sorted(missing)[0]!r}"
         raise UserError(f"{path}, {where}: {what}", f"use the keys {', '.join(sorted(_FIELDS))}")
-    answers = row.get("answers", ())
-    if isinstance(answers, str):
-        answers = answers.split("|")
+    answers = row.get("answers", [])
+    answers = answers.split("|") if isinstance(answers, str) else answers
+    if not isinstance(answers, list):
+        raise UserError(
+            f"{path}, {where}: answers must be a list, got {answers!r}", 'write answers: ["7", "seven"]'
+        )
     try:
         item = Item(
             prompt=str(row["prompt"]),
@@ -158,9 +164,13 @@ def _item(path: Path, where: str, row: dict[str, Any]) -> Item:
     return item
 
 
-def _whole(text: str) -> str:
-    """Text with half surrogate pairs, which JSON can carry and UTF-8 cannot, replaced by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _whole(value: Any) -> Any:
+    """JSON with half surrogate pairs, which it can carry and UTF-8 cannot, replaced by U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(v) for v in value]
+    return {_whole(k): _whole(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _one_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from specsafe.errors import UserError
 
 # typer ships its own click and exposes only this class' child
 _UsageError: Any = typer.BadParameter.__bases__[0]
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="specsafe",
@@ -47,14 +48,16 @@ def main() -> None:
     """Run the command line. Exit 2 with one line for anything that the user can mend."""
     try:
         code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            code = _fail(
+                UserError("interrupted", "finished answers are kept; run the same command to continue")
+            )
     except UserError as error:
         code = _fail(error)
     except typer.Exit as stop:
         code = stop.exit_code
     except _UsageError as error:
         code = _fail(UserError(str(error.format_message()), "see: specsafe --help"))
-    except (KeyboardInterrupt, typer.Abort):
-        code = _fail(UserError("interrupted", "finished answers are kept; run the same command to continue"))
     sys.exit(code if isinstance(code, int) else 0)
 
 

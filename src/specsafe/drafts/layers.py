@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from specsafe.errors import UserError
+from specsafe.models.gguf_file import read_gguf
 
+_MOST_LAYERS = 1000
 _BLOCK = re.compile(r"^blk\.(\d+)\.(.+)$")
 
 
 def layer_count(path: Path) -> int:
     """Number of transformer layers of a GGUF file."""
-    return _block_count(_open(path))
+    return _block_count(read_gguf(path))
 
 
 def drop_layers(source: Path, keep: Sequence[int], destination: Path) -> Path:
@@ -31,7 +33,7 @@ def drop_layers(source: Path, keep: Sequence[int], destination: Path) -> Path:
     """
     import gguf
 
-    reader = _open(source)
+    reader = read_gguf(source)
     layers = _block_count(reader)
     if not keep or list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= layers:
         raise UserError(
@@ -67,6 +69,10 @@ def parse_keep(text: str) -> tuple[int, ...]:
         if match is None:
             raise UserError(f"cannot read layers {text!r}", "write ranges joined by +, such as 0-11+24-29")
         first, last = int(match[1]), int(match[2] or match[1])
+        if first > last or last >= _MOST_LAYERS:
+            raise UserError(
+                f"no such range of layers: {part.strip()!r}", "write ranges upwards, such as 0-11+24-29"
+            )
         kept.extend(range(first, last + 1))
     return tuple(kept)
 
@@ -80,15 +86,6 @@ def format_keep(keep: Sequence[int]) -> str:
         else:
             ranges.append([layer, layer])
     return "+".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
-
-
-def _open(path: Path) -> Any:
-    import gguf
-
-    try:
-        return gguf.GGUFReader(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable GGUF file: {error}", "fetch the model again") from error
 
 
 def _block_count(reader: Any) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
 
 from specsafe.battery.readers import read_json_lines
 from specsafe.engines.arms import RecordedArm
@@ -16,20 +18,24 @@ from specsafe.engines.base import Json, Request, Sample
 from specsafe.errors import UserError
 from specsafe.models.store import sha256_file
 
-_FIELDS = {
-    "item",
-    "prompt",
-    "text",
-    "finish",
-    "token_ids",
-    "logprobs",
-    "top",
-    "drafted",
-    "accepted",
-    "prompt_tokens",
-    "prefill_seconds",
-    "seconds",
-}
+
+class _Row(BaseModel):
+    """One recorded answer; see engines.base.Sample for units."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    item: str | None = None
+    prompt: str | None = None
+    text: str
+    finish: Literal["stop", "length"] = "stop"
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float | None, ...] | None = None
+    top: tuple[tuple[tuple[int, float], ...], ...] | None = None
+    drafted: NonNegativeInt | None = None
+    accepted: NonNegativeInt | None = None
+    prompt_tokens: NonNegativeInt | None = None
+    prefill_seconds: NonNegativeFloat | None = None
+    seconds: NonNegativeFloat | None = None
 
 
 def check(arm: RecordedArm) -> dict[str, str]:
@@ -50,15 +56,16 @@ class RecordedSession:
 
     def __init__(self, arm: RecordedArm, files: dict[str, str]) -> None:
         self._files = files
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self._rows: dict[tuple[str, str], _Row] = {}
         path = Path(arm.path).expanduser()
         for where, row in read_json_lines(path):
-            key = _key(path, where, row)
+            read = _row(path, where, row)
+            key = ("item", read.item) if read.item is not None else ("prompt", read.prompt or "")
             if key in self._rows:
                 raise UserError(
                     f"{path}, {where}: a second answer to {key[0]} {key[1][:40]!r}", "keep one line an item"
                 )
-            self._rows[key] = row
+            self._rows[key] = read
         if not self._rows:
             raise UserError(f"{path} holds no answers", "one JSON object a line")
 
@@ -77,30 +84,22 @@ class RecordedSession:
         """Nothing to free."""
 
 
-def _key(path: Path, where: str, row: dict[str, Any]) -> tuple[str, str]:
-    unknown = sorted(set(row) - _FIELDS)
-    if unknown:
-        raise UserError(f"{path}, {where}: unknown key {unknown[0]!r}", f"keys: {', '.join(sorted(_FIELDS))}")
-    if not isinstance(row.get("text"), str):
-        raise UserError(f"{path}, {where}: no text", "every line needs item (or prompt) and text")
-    for name in ("item", "prompt"):
-        if isinstance(row.get(name), str):
-            return name, row[name]
-    raise UserError(f"{path}, {where}: neither item nor prompt", "every line needs item (or prompt) and text")
+def _row(path: Path, where: str, given: dict[str, Any]) -> _Row:
+    try:
+        row = _Row.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        what = f"unknown key {key!r}" if first["type"] == "extra_forbidden" else f"{key}: {first['msg']}"
+        raise UserError(f"{path}, {where}: {what}", f"keys: {', '.join(_Row.model_fields)}") from error
+    if row.item is None and row.prompt is None:
+        raise UserError(
+            f"{path}, {where}: neither item nor prompt", "every line needs item (or prompt) and text"
+        )
+    return row
 
 
-def _sample(item: str, row: dict[str, Any]) -> Sample:
-    top = row.get("top")
+def _sample(item: str, row: _Row) -> Sample:
     return Sample(
-        item=item,
-        text=row["text"],
-        finish=str(row.get("finish", "stop")),
-        token_ids=_tuple(row.get("token_ids")),
-        logprobs=_tuple(row.get("logprobs")),
-        top=tuple(tuple((int(i), float(p)) for i, p in position) for position in top) if top else None,
-        **{k: row.get(k) for k in ("drafted", "accepted", "prompt_tokens", "prefill_seconds", "seconds")},
+        **{"item": item, **{k: getattr(row, k) for k in _Row.model_fields if k not in ("item", "prompt")}}
     )
-
-
-def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
-    return None if values is None else tuple(values)

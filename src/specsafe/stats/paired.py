@@ -55,7 +55,7 @@ def paired_difference(
     estimate = (b - c) / n
     z = float(norm.ppf(0.5 + confidence / 2))
     if method == "wald":
-        half = z * math.sqrt((b + c) / n**2 - estimate**2 / n)
+        half = z * math.sqrt(max(0.0, (b + c) / n**2 - estimate**2 / n))
         return PairedDifference(estimate, estimate - half, estimate + half, b, c, n, confidence, method)
     if method != "tango":
         raise ValueError(f"method must be 'tango' or 'wald', got {method!r}")
