@@ -13,7 +13,8 @@ log-probabilities) on a server of their own that starts cold, in turns: engine, 
 
 Starting the server is left out on both sides. A ratio of 1 means that worker process, JSON pipes and
 ledger cost nothing; the goal is a median ratio >= 0.95 (exit 1 below it). A ratio is taken between the two
-turns of one repeat. The first repeat is a warm-up and is not counted.
+turns of one repeat. The first repeat is a warm-up and is not counted, and a repeat during which other
+processes (or the host) used more than a twentieth of a core is done again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +42,8 @@ from specsafe.study.run import Job, Progress, run_jobs
 
 GOAL = 0.95
 ENGINE = "--engine-process"
+QUIET = 0.05  # cores that others may use
+PATIENCE = 4  # tries for each repeat
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class Speed:
     def rate(self) -> float:
         """Tokens a second."""
         return self.tokens / self.seconds
+
+
+Side = Callable[[LlamaCppArm, Battery], Speed]
+Pair = tuple[Speed, Speed]
 
 
 def engine_alone(arm: LlamaCppArm, battery: Battery) -> Speed:
@@ -109,22 +117,55 @@ def our_runner(arm: LlamaCppArm, battery: Battery) -> Speed:
         return Speed(sum(len(s.token_ids or ()) for s in samples), seconds)
 
 
+def measured(side: Side, arm: LlamaCppArm, battery: Battery) -> tuple[Speed, float]:
+    """What a side reached, and the cores that others used (or the host took) meanwhile."""
+    busy, own, started = busy_seconds(), sum(os.times()[:4]), time.monotonic()
+    speed = side(arm, battery)
+    foreign = busy_seconds() - busy - (sum(os.times()[:4]) - own)
+    return speed, max(0.0, foreign) / (time.monotonic() - started)
+
+
+def busy_seconds() -> float:
+    """Seconds that all cores were not idle since the machine started; 0 where Linux does not say."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def quiet_pairs(arm: LlamaCppArm, battery: Battery, repeats: int) -> tuple[list[Pair], int]:
+    """Repeats that nobody disturbed, and how many were thrown away; all of them if too few were quiet."""
+    quiet: list[Pair] = []
+    disturbed: list[Pair] = []
+    for number in range(PATIENCE * repeats + 1):
+        (engine, foreign), (runner, foreign_too) = (
+            measured(side, arm, battery) for side in (engine_alone, our_runner)
+        )
+        others = f"others used {foreign:.2f} and {foreign_too:.2f} cores"
+        print(f"  {number}: engine {engine.rate:.1f}, runner {runner.rate:.1f}, {others}", file=sys.stderr)
+        if number:
+            (quiet if max(foreign, foreign_too) < QUIET else disturbed).append((engine, runner))
+        if len(quiet) == repeats:
+            return quiet, len(disturbed)
+    print(f"only {len(quiet)} repeats were quiet: the disturbed ones are counted too")
+    return quiet + disturbed, 0
+
+
 def compare(slots: int, battery: Battery, repeats: int) -> float:
     """Measure in turns, print a table, and give back the median ratio."""
     arm = LlamaCppArm(threads=1, slots=slots)
-    pairs = []
-    for repeat in range(repeats + 1):
-        engine, runner = engine_alone(arm, battery), our_runner(arm, battery)
-        load = f"load average {os.getloadavg()[0]:.1f}"  # well above 1: somebody else was measured too
-        print(f"  {repeat}: engine {engine.rate:.1f}, runner {runner.rate:.1f}, {load}", file=sys.stderr)
-        pairs += [(engine, runner)] if repeat else []
+    pairs, dropped = quiet_pairs(arm, battery, repeats)
     ratios = [runner.rate / engine.rate for engine, runner in pairs]
-    print(f"slots={slots}, threads=1, {len(battery.items)} prompts, method: monotonic clock, in turns")
+    print(
+        f"slots={slots}, threads=1, {len(battery.items)} prompts, method: monotonic clock, in turns", end=""
+    )
+    print(f"; {dropped} disturbed repeats dropped")
     print("side         tokens (k)   repeats (n)   tokens/s: min   median      max")
     for name, speeds in (("engine", [e for e, _ in pairs]), ("runner", [r for _, r in pairs])):
         tokens = "/".join(sorted({str(s.tokens) for s in speeds}))
-        print(f"{name:<12} {tokens:>10} {repeats:>13}   {spread([s.rate for s in speeds], 1)}")
-    print(f"{'ratio':<12} {'':>10} {repeats:>13}   {spread(ratios, 3)}\n")
+        print(f"{name:<12} {tokens:>10} {len(pairs):>13}   {spread([s.rate for s in speeds], 1)}")
+    print(f"{'ratio':<12} {'':>10} {len(pairs):>13}   {spread(ratios, 3)}\n", flush=True)
     return statistics.median(ratios)
 
 

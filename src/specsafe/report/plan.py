@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from specsafe.battery import axis_label
 from specsafe.screen.plan import Reach
 
 
@@ -16,14 +15,8 @@ def plan_lines(counts: Mapping[str, int], reach: Sequence[Reach], margin: float)
         f"margin {100 * margin:g} points; with these items:",
     ]
     for r in reach:
-        passing = f"PASS with at most {r.most_passing} net flips" if r.can_pass else "PASS cannot be reached"
-        failing = (
-            f"FAIL from {r.smallest_caught}" if r.smallest_caught is not None else "FAIL cannot be reached"
-        )
         needed = ", ".join(f"{d}: {n}" for d, n in r.items_needed.items())
-        lines.append(
-            f"  {axis_label(r.axis)}: {r.items} items; {passing}, {failing}; UNMEASURED with fewer than {r.smallest_caught} at risk"
-        )
+        lines.append(f"  {r.line()}")
         lines.append(f"    items needed for PASS (power .8) at a discordance of {needed}")
     if not all(r.can_pass for r in reach):
         lines.append("this screen cannot PASS: take more items")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specsafe.battery import Axis, Battery, Item
+from specsafe.battery import Axis, Battery, Item, axis_label
 from specsafe.engines import Arm, LlamaCppArm, arm_id, check_arm
 from specsafe.screen.config import LEAK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.decide import items_needed, most_passing, smallest_caught
@@ -30,6 +30,16 @@ class Reach:
     def can_pass(self) -> bool:
         """Whether zero harmed items would be a PASS."""
         return self.most_passing is not None
+
+    def line(self) -> str:
+        """What the rule can say, in one line."""
+        passing = (
+            f"PASS with at most {self.most_passing} net flips" if self.can_pass else "PASS cannot be reached"
+        )
+        if self.smallest_caught is None:
+            return f"{axis_label(self.axis)}: {self.items} items; {passing}, FAIL cannot be reached"
+        failing = f"FAIL from {self.smallest_caught}, UNMEASURED with fewer at risk"
+        return f"{axis_label(self.axis)}: {self.items} items; {passing}, {failing}"
 
 
 def reachable(battery: Battery, margin: float, alpha: float) -> list[Reach]:

@@ -13,7 +13,7 @@ from specsafe.errors import UserError
 from specsafe.screen.analyze import analyze
 from specsafe.screen.config import QUICK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.forks import compare, is_large
-from specsafe.screen.plan import make_jobs, planned_items, rerun_job
+from specsafe.screen.plan import make_jobs, planned_items, reachable, rerun_job
 from specsafe.screen.preflight import preflight
 from specsafe.screen.result import ScreenResult
 from specsafe.study.ledger import Ledger, has_study, open_ledger, storage_errors
@@ -51,6 +51,8 @@ def run_screen(
             raise UserError(f"there is no screen in {out}", "start one without --resume")
         else:
             (out / "logs").mkdir(parents=True, exist_ok=True)
+            for reach in reachable(battery, config.margin, config.alpha):
+                notice(reach.line())
             resolved = resolve(config, battery, notice)
         with open_ledger(path, wanted, resolved, battery, __version__) as ledger:
             return _run(ledger, out, notice, report)
