@@ -76,6 +76,12 @@ def test_plan_says_what_is_reachable_and_makes_nothing(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_as_json_fits_the_schema(run):
+    document = json.loads(run("screen", "--plan", "--json").stdout)
+    jsonschema.validate(document, json_schema())
+    assert document["result"]["answers"]["target"] == 600
+
+
 def test_the_environment_sets_a_flag(run):
     import os
 
@@ -92,7 +98,7 @@ def test_the_environment_sets_a_flag(run):
         (["--target", "kind=llamacpp,n_max=many"], "n_max"),
         (["--target", "kind=recorded"], "path"),
         (
-            ["--target", "kind=recorded,path=no.jsonl", "--speculative", "kind=recorded,path=no.jsonl"],
+            ["--target", "kind=recorded,path=no.jsonl", "--speculative", "kind=recorded,path=no2.jsonl"],
             "no recorded answers",
         ),
         (["--battery", "no-such.yaml"], "no battery"),
@@ -102,6 +108,21 @@ def test_the_environment_sets_a_flag(run):
         (["--speculative", "draft=self,rule=typical"], "cannot apply"),
         (["--margin", "3"], "--margin"),
         (["--resume"], "--out"),
+        (["--resume", "--out", "x", "--margin", "0.1"], "--resume takes no --margin"),
+        (["--demo", "--quick"], "--demo takes no --quick"),
+        (["--replicate", "kind=llamacpp"], "leave --replicate out"),
+        (
+            ["--speculative", "draft=self,n_max=5", "--width", "draft=self,n_max=2"],
+            "width arm differs in n_max",
+        ),
+        (["--target", "kind=recorded,path=a", "--speculative", "kind=recorded,path=a"], "two arms"),
+        (
+            ["--target", "kind=recorded,path=a", "--speculative", "kind=recorded,path=b,temperature=1"],
+            "different temperatures",
+        ),
+        (["--plan", "--speculative", "draft=self,rule=typical"], "cannot apply"),
+        (["--out", "x" * 300], "cannot use"),
+        (["--battery", "y" * 3000], "too long"),
         (["--resume", "--out", "nowhere"], "no screen"),
     ],
 )
@@ -133,26 +154,36 @@ def test_a_broken_battery_is_one_line(run, tmp_path, name, text, expected):
 def test_a_battery_changed_since_the_ledger_began_is_refused(run, tmp_path):
     battery, answers = tmp_path / "b.csv", tmp_path / "a.jsonl"
     answers.write_text('{"prompt": "Say one.", "text": "one"}')
-    arm = f"kind=recorded,path={answers}"
-    again = ["screen", "--battery", battery, "--target", arm, "--speculative", arm, "--out", "out"]
+    (tmp_path / "b.jsonl").write_text(answers.read_text())
+    arms = ["--target", f"kind=recorded,path={answers}", "--speculative", "kind=recorded,path=b.jsonl"]
+    again = ["screen", "--battery", battery, *arms, "--out", "out"]
     battery.write_text("prompt,axis,answers\nSay one.,capability,one\n")
     assert run(*again).returncode in (4, 5)
     battery.write_text("prompt,axis,answers\nSay one.,capability,one|1\n")
     assert "battery changed" in one_line(run(*again))
 
 
-def test_a_changed_configuration_names_what_differs(record, run, tmp_path):
-    arm = f"kind=recorded,path={record('a')}"
-    run("screen", "--target", arm, "--speculative", arm, "--out", "out")
-    done = run("screen", "--target", arm, "--speculative", arm, "--out", "out", "--margin", "0.05")
+def arms(record):
+    """Flags for two recorded arms with equal answers."""
+    return [
+        "--target",
+        f"kind=recorded,path={record('a')}",
+        "--speculative",
+        f"kind=recorded,path={record('b')}",
+    ]
+
+
+def test_a_changed_configuration_names_what_differs(record, run):
+    run("screen", *arms(record), "--out", "out")
+    done = run("screen", *arms(record), "--out", "out", "--margin", "0.05")
     assert "margin was 0.03, is 0.05" in one_line(done)
 
 
 def test_a_changed_answer_file_is_refused(record, run, starter):
-    arm = f"kind=recorded,path={record('a')}"
-    run("screen", "--target", arm, "--speculative", arm, "--out", "out")
+    flags = ["screen", *arms(record), "--out", "out"]
+    assert run(*flags).returncode == 0
     record("a", {starter.items[0].id: "something else"})
-    assert one_line(run("screen", "--target", arm, "--speculative", arm, "--out", "out"))
+    assert one_line(run(*flags))
 
 
 def test_a_file_that_is_no_ledger_is_one_line(run, tmp_path):
@@ -163,15 +194,11 @@ def test_a_file_that_is_no_ledger_is_one_line(run, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(record, run, tmp_path):
     (tmp_path / "file").write_text("")
-    arm = f"kind=recorded,path={record('a')}"
-    assert "cannot write" in one_line(
-        run("screen", "--target", arm, "--speculative", arm, "--out", "file/out")
-    )
+    assert "cannot use" in one_line(run("screen", *arms(record), "--out", "file/out"))
 
 
 def test_a_full_disk_is_one_line_and_what_was_committed_stays(record, run, tmp_path):
-    arm = f"kind=recorded,path={record('a')}"
-    flags = ["screen", "--target", arm, "--speculative", arm, "--out", "out"]
+    flags = ["screen", *arms(record), "--out", "out"]
     limit = 150_000
 
     def full():
@@ -183,7 +210,7 @@ def test_a_full_disk_is_one_line_and_what_was_committed_stays(record, run, tmp_p
     done = subprocess.run(
         command(*flags), cwd=tmp_path, capture_output=True, text=True, preexec_fn=full, check=False
     )
-    assert "cannot write" in one_line(done)
+    assert "cannot use" in one_line(done)
     assert run(*flags).returncode == 0
 
 

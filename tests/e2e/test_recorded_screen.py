@@ -99,7 +99,9 @@ def test_forks_get_their_gap_from_the_target(starter, record, screen_recorded):
 
     target = record("a", token_ids=tokens(3), top=top(2.5))
     forked = record("b", {i.id: HELP + "." for i in starter.on("over_refusal")}, token_ids=tokens(4))
-    done, document = screen_recorded(target, forked, "--width", f"kind=recorded,path={target}")
+    done, document = screen_recorded(
+        target, forked, "--width", f"kind=recorded,path={record('w', token_ids=tokens(3))}"
+    )
     exactness = document["result"]["exactness"]
     assert exactness["verdict"] == "NOT EXACT"
     assert exactness["contrasts"]["speculative"]["largest_gap"] == pytest.approx(2.5)
@@ -124,13 +126,13 @@ def test_every_number_is_recomputed_by_the_independent_script(starter, record, s
 
 def test_control_sequences_in_answers_reach_neither_terminal_nor_document(starter, record, run):
     hostile = "\x1b]0;owned\x07\x1b[2J\u202e\u2028</script>"
-    target = record("a", {starter.items[0].id: hostile})
+    target, same = record("a", {starter.items[0].id: hostile}), record("b", {starter.items[0].id: hostile})
     done = run(
         "screen",
         "--target",
         f"kind=recorded,path={target}",
         "--speculative",
-        f"kind=recorded,path={target}",
+        f"kind=recorded,path={same}",
         "--out",
         "out\x1b[31m",
     )
@@ -143,11 +145,57 @@ def test_another_battery_needs_only_a_flag(run, tmp_path):
     battery = tmp_path / "mine.csv"
     rows = [f"Name the number {n}.,capability,{n}" for n in range(120)]
     battery.write_text("\n".join(["prompt,axis,answers", *rows]), encoding="utf-8")
-    answers = tmp_path / "a.jsonl"
-    answers.write_text(
-        "\n".join(json.dumps({"prompt": f"Name the number {n}.", "text": str(n)}) for n in range(120))
-    )
-    arm = f"kind=recorded,path={answers}"
-    done = run("screen", "--battery", battery, "--target", arm, "--speculative", arm)
+    arms = []
+    for flag, name in (("--target", "a.jsonl"), ("--speculative", "b.jsonl")):
+        answers = [{"prompt": f"Name the number {n}.", "text": str(n)} for n in range(120)]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, answers)))
+        arms += [flag, f"kind=recorded,path={name}"]
+    done = run("screen", "--battery", battery, *arms)
     assert done.returncode == 0, done.stderr
     assert "not asked: harmful compliance, over-refusal" in done.stdout.replace("\n  ", " ")
+
+
+def test_answers_missing_under_the_target_hide_no_harm(starter, record, screen_recorded):
+    some = first(starter, "harmful_compliance", 60)
+    done, document = screen_recorded(record("a", dict.fromkeys(some)), record("b", dict.fromkeys(some, HELP)))
+    found = gate(document, "harmful_compliance")
+    assert (found["missing_baseline"], found["worst_missing"]["worse"]) == (60, 60)
+    assert found["verdict"] == "UNRESOLVED"
+    assert done.returncode == 5
+
+
+def test_a_quick_run_cannot_pass_at_any_margin(record, screen_recorded):
+    done, document = screen_recorded(record("a"), record("b"), "--quick", "--margin", "0.3")
+    assert done.returncode == 5
+    assert "a quick run cannot PASS" in document["result"]["headline"]
+
+
+def test_one_row_without_token_ids_does_not_hide_a_rule_that_is_not_exact(starter, record, screen_recorded):
+    lacking = starter.items[0].id
+
+    def tokens(last):
+        return lambda item: [1, last] if item.id != lacking else None
+
+    def top(item):
+        return [[[1, -0.1]], [[3, -0.2], [4, -5.2]]] if item.id != lacking else None
+
+    target, width = record("a", token_ids=tokens(3), top=top), record("w", token_ids=tokens(3))
+    forked = record("b", {i.id: HELP + "." for i in starter.on("over_refusal")}, token_ids=tokens(4))
+    done, document = screen_recorded(target, forked, "--width", f"kind=recorded,path={width}")
+    assert document["result"]["exactness"]["verdict"] == "NOT EXACT"
+    assert done.returncode == 3
+
+
+def test_a_rule_that_admits_to_be_lossy_is_not_held_to_exactness(record, screen_recorded, starter, run):
+    target = record("a", token_ids=lambda _: [1, 3], top=lambda _: [[[1, -0.1]], [[3, -0.2], [4, -5.2]]])
+    width = record("w", token_ids=lambda _: [1, 3])
+    forked = record("b", {i.id: HELP + "." for i in starter.on("over_refusal")}, token_ids=lambda _: [1, 4])
+    lossy = [
+        "--speculative",
+        f"kind=recorded,path={forked},lossy=true",
+        "--width",
+        f"kind=recorded,path={width}",
+    ]
+    done = run("screen", "--target", f"kind=recorded,path={target}", *lossy)
+    assert done.returncode == 0, done.stdout
+    assert "Exactness NOT EXACT" in done.stdout

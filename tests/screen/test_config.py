@@ -48,3 +48,13 @@ def test_a_target_with_a_draft_and_a_speculative_arm_without_one_are_refused():
 def test_mixed_engines_are_refused():
     with pytest.raises(UserError, match="one stack"):
         config("kind=recorded,path=a.jsonl")
+
+
+def test_the_rerun_is_nobody_elses_replicate():
+    from specsafe.battery import load_battery
+    from specsafe.screen.plan import rerun_job
+    from specsafe.study.run import Job
+
+    arm, items = parse_arm("draft=self"), load_battery("starter").items[:2]
+    jobs = [Job("speculative", arm, "same", 0, items), Job("width", arm, "same", 1, items)]
+    assert rerun_job(jobs, items).replicate == 2

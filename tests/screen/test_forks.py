@@ -75,6 +75,12 @@ def test_small_gaps_like_the_width_arms_are_numerics():
     assert judge(contrast("speculative", [0.02]), contrast("width", [])).verdict is Exactness.NUMERICS
 
 
+def test_clearly_more_forks_than_the_width_arm_are_not_called_its_like():
+    many = contrast("speculative", [0.5] * 20)
+    assert judge(many, contrast("width", [])).verdict is Exactness.NOT_ASSESSED
+    assert judge(many, contrast("width", [0.5] * 20)).verdict is Exactness.NUMERICS
+
+
 def test_small_gaps_without_a_width_arm_are_not_assessed():
     assert judge(contrast("speculative", [0.02])).verdict is Exactness.NOT_ASSESSED
 

@@ -44,7 +44,7 @@ def test_a_fail_without_a_replicate_is_not_attributed():
         "cause not attributed: no replicate arm"
         in gate(asked, outcomes(asked, range(40)), replicate=None).reasons
     )
-    assert gate(asked, outcomes(asked, range(40))).reasons == ["stratum refuse fails after Holm"]
+    assert gate(asked, outcomes(asked, range(40))).reasons == []
 
 
 def test_a_baseline_that_disagrees_with_itself_voids_even_a_fail():
@@ -75,7 +75,7 @@ def test_missing_answers_are_read_both_ways():
     asked = items(200)
     most = {k: v for k, v in outcomes(asked).items() if k not in {i.id for i in asked[:5]}}
     found = gate(asked, most)
-    assert (found.decision.pairs, found.missing_treatment, found.opposite.worse) == (195, 5, 5)
+    assert (found.decision.pairs, found.missing_treatment, found.worst_missing.worse) == (195, 5, 5)
     assert found.verdict is Verdict.UNRESOLVED
 
 
@@ -108,3 +108,29 @@ def test_a_difference_inside_the_margin_is_detected_after_holm():
     gates = with_differences([gate(asked, outcomes(asked, range(30)))], 0.05)
     assert gates[0].verdict is Verdict.PASS
     assert gates[0].difference_detected
+
+
+def test_a_cluster_that_flips_alone_fails_neither_stratum_nor_gate():
+    asked = items(200, cluster_size=20, category=lambda k: "a" if k < 100 else "b")
+    found = gate(asked, outcomes(asked, range(20)))
+    assert found.decision.design_effect > 15
+    assert found.verdict is Verdict.UNRESOLVED
+
+
+def test_one_cluster_is_one_unit():
+    asked = items(200, cluster_size=200)
+    assert gate(asked, outcomes(asked)).verdict is Verdict.UNMEASURED
+
+
+def test_a_pass_says_what_its_clusters_alone_would_allow():
+    asked = items(200, cluster_size=10)
+    assert (
+        "if its 20 clusters were the units the bound were 11.9 points" in gate(asked, outcomes(asked)).reasons
+    )
+
+
+def test_a_bound_under_the_margin_that_the_exact_test_refuses_is_said_to_be_so():
+    asked = items(200)
+    found = gate(asked, outcomes(asked, range(2)))
+    assert found.reasons == ["the exact test does not agree with the bound (p = 0.059)"]
+    assert found.more_items > 0

@@ -49,11 +49,16 @@ def test_opposite_flips_in_a_cluster_do_not_add_items():
 
 @pytest.mark.parametrize(
     ("differences", "clusters"),
-    [([0] * 6, list("aabbcc")), ([1, 0, 1], list("aaa")), ([1], ["a"]), ([1] * 4, list("aabb"))],
-    ids=["no flip", "one cluster", "one item", "all alike"],
+    [([0] * 6, list("aabbcc")), ([1], ["a"]), ([1] * 4, list("aabb"))],
+    ids=["no flip", "one item", "all alike"],
 )
 def test_the_effect_is_one_where_it_cannot_be_estimated(differences, clusters):
     assert design_effect(differences, clusters).value == 1
+
+
+@pytest.mark.parametrize("differences", [[1, 0, 1], [0, 0, 0]])
+def test_one_cluster_is_one_unit(differences):
+    assert design_effect(differences, list("aaa")).value == 3
 
 
 @settings(max_examples=150, deadline=None)

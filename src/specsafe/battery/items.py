@@ -45,9 +45,10 @@ class Item:
             raise UserError(f"an item of task {self.task!r} has an empty prompt", "give every item a prompt")
         if self.axis not in AXES:
             raise UserError(f"unknown axis {self.axis!r}", f"use one of: {', '.join(AXES)}")
-        if self.axis == "capability" and not self.answers:
+        if self.axis == "capability" and not all(map(str.strip, self.answers or ("",))):
             raise UserError(
-                f"capability item {self.prompt[:40]!r} has no answers", "list the accepted answers"
+                f"capability item {self.prompt[:40]!r} has no answers, or an empty one",
+                "list the accepted answers",
             )
         object.__setattr__(self, "id", self.id or _content_id(self))
         object.__setattr__(self, "cluster", self.cluster or self.id)

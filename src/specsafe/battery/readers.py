@@ -13,6 +13,7 @@ from specsafe.battery.items import Battery, Item
 from specsafe.errors import UserError
 
 STARTER = "starter"
+_LONGEST_NAME = 255
 _FIELDS = {"prompt", "axis", "task", "category", "cluster", "answers", "id", "expect"}
 
 
@@ -24,6 +25,8 @@ def load_battery(name_or_path: str) -> Battery:
     if name_or_path == STARTER:
         return _from_files(sorted(_starter_folder().glob("*.yaml")))
     path = Path(name_or_path).expanduser()
+    if len(path.name) > _LONGEST_NAME:
+        raise UserError("the name of the battery is too long to be a file", f"name a file or {STARTER!r}")
     if path.is_dir():
         return _from_files(sorted(path.glob("*.yaml")))
     if not path.is_file():
@@ -43,7 +46,10 @@ def _from_files(paths: list[Path]) -> Battery:
     heads: list[dict[str, Any]] = []
     items: list[Item] = []
     for path in paths:
-        head, rows = _READERS.get(path.suffix.lower(), _unknown_suffix)(path)
+        try:
+            head, rows = _READERS.get(path.suffix.lower(), _unknown_suffix)(path)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}", "name a readable file") from error
         heads.append({"name": path.stem, "version": "0", "license": "unknown", **head})
         items.extend(_item(path, where, row) for where, row in rows)
     head = heads[0]
@@ -67,7 +73,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Rows]:
         raise UserError(f"{path} is not valid YAML: {_one_line(error)}", "mend the file") from error
     if not isinstance(document, dict) or not isinstance(document.get("groups"), list):
         raise UserError(
-            f"{path}: expected a mapping with a list `groups`", "see: specsafe battery show starter --yaml"
+            f"{path}: expected a mapping with a list `groups`",
+            "see the starter battery, src/specsafe/battery/starter",
         )
     head = {str(k): v for k, v in document.items() if k != "groups"}
     unknown = set(head) - {"name", "version", "license"}
@@ -119,7 +126,8 @@ def _read_csv(path: Path) -> tuple[dict[str, Any], Rows]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not valid CSV: {_one_line(error)}", "mend the file") from error
     return {}, [
-        (f"row {n}", {k: v for k, v in row.items() if v not in ("", None)}) for n, row in enumerate(rows, 2)
+        (f"row {n}", {k or "(cells beyond the header)": v for k, v in row.items() if v not in ("", None)})
+        for n, row in enumerate(rows, 2)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -65,7 +66,7 @@ def _fail(error: UserError) -> int:
     from specsafe.report.terminal import printable
 
     print(printable(f"specsafe: {error}"), file=sys.stderr)
-    if "--json" in sys.argv[1:]:
+    if "--json" in sys.argv[1:] or os.environ.get("SPECSAFE_SCREEN_JSON"):
         from specsafe.report.envelope import Envelope, Failure, to_json
 
         failure = Failure(message=error.message, hint=error.hint)

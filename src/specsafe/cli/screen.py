@@ -15,6 +15,7 @@ DEFAULT_OUT = Path("specsafe-out")
 
 
 def screen(
+    ctx: typer.Context,
     target: Annotated[
         str, typer.Option(help="Target arm: kind=llamacpp,key=value,… or kind=recorded,path=FILE.")
     ] = "kind=llamacpp",
@@ -60,10 +61,10 @@ def screen(
     from specsafe.errors import UserError
 
     if demo:
-        if out is not None or resume or plan:
-            raise UserError("--demo writes nothing and takes no --out, --resume or --plan", "leave them out")
+        _refuse_others(ctx, "--demo", {"demo", "json_"})
         raise typer.Exit(_demo(json_))
     if resume:
+        _refuse_others(ctx, "--resume", {"resume", "json_", "out"})
         if out is None:
             raise UserError("--resume needs the folder of the screen", "add --out DIR")
         raise typer.Exit(_run(None, out, json_))
@@ -83,6 +84,16 @@ def screen(
     if plan:
         return _plan(config, json_)
     raise typer.Exit(_run(config, out or _default_out(config), json_))
+
+
+def _refuse_others(ctx: typer.Context, flag: str, allowed: set[str]) -> None:
+    """A flag that would be ignored is an error."""
+    from specsafe.errors import UserError
+
+    given = [p.name or "" for p in ctx.command.params if ctx.params.get(p.name or "") != p.default]
+    others = sorted(set(given) - allowed)
+    if others:
+        raise UserError(f"{flag} takes no --{others[0].rstrip('_')}", "leave it out")
 
 
 def _default_out(config: ScreenConfig) -> Path:
@@ -130,9 +141,7 @@ def _document(results: list[ScreenResult], *, single: bool) -> str:
 
 
 def _plan(config: ScreenConfig, as_json: bool) -> None:
-    import json
-    from dataclasses import asdict
-
+    from specsafe.report.envelope import Envelope, PlanDocument, to_json
     from specsafe.report.plan import plan_lines
     from specsafe.screen.plan import planned_items, reachable
     from specsafe.screen.run import screen_battery
@@ -141,10 +150,7 @@ def _plan(config: ScreenConfig, as_json: bool) -> None:
     counts = {role: len(items) for role, (_, items) in planned_items(config, battery).items()}
     reach = reachable(battery, config.margin, config.alpha)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {"answers": counts, "total": sum(counts.values()), "gates": [asdict(r) for r in reach]}
-            )
-        )
+        plan = PlanDocument(answers=counts, total=sum(counts.values()), gates=reach)
+        typer.echo(to_json(Envelope(command="screen --plan", exit_code=0, result=plan)))
     else:
         typer.echo("\n".join(plan_lines(counts, reach, config.margin)))

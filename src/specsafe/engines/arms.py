@@ -73,6 +73,11 @@ class LlamaCppArm(_Arm):
         return self.rule
 
     @property
+    def rule_is_known(self) -> bool:
+        """Whether llama.cpp can apply the rule."""
+        return not self.speculative or self.rule_in_force in LLAMACPP_RULES
+
+    @property
     def lossless(self) -> bool:
         """Whether the rule claims to leave the target's distribution alone."""
         return LLAMACPP_RULES.get(self.rule_in_force, True)
@@ -86,17 +91,15 @@ class RecordedArm(_Arm):
         description="JSONL with item (or prompt), text and optional token_ids, logprobs, top, …"
     )
 
-    @property
-    def speculative(self) -> bool:
-        """Unknown to specsafe: the file does not say."""
-        return False
+    temperature: float = Field(0.0, ge=0, le=5, description="temperature at which the answers were made")
+    lossy: bool = Field(
+        False, description="the answers come from an acceptance rule that is known to be lossy"
+    )
 
     @property
     def lossless(self) -> bool:
-        """A recorded speculative arm is held to the claim that it changes nothing."""
-        return True
-
-    temperature: float = Field(0.0, ge=0, le=5, description="temperature at which the answers were made")
+        """Whether the recorded rule claims to change nothing."""
+        return not self.lossy
 
 
 Arm = Annotated[LlamaCppArm | RecordedArm, Field(discriminator="kind")]

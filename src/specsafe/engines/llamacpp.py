@@ -39,7 +39,7 @@ def check(arm: LlamaCppArm) -> dict[str, str]:
         raise UserError(
             "the llama.cpp engine is not installed", "pip install 'specsafe[llamacpp]'"
         ) from error
-    if arm.speculative and arm.rule_in_force not in LLAMACPP_RULES:
+    if not arm.rule_is_known:
         raise UserError(
             f"rule={arm.rule_in_force}: this llama.cpp build cannot apply it; it accepts draft tokens that equal the target's own",
             f"use one of: {', '.join(LLAMACPP_RULES)}",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from specsafe.battery.readers import read_json_lines
 from specsafe.engines.arms import RecordedArm
@@ -18,24 +18,36 @@ from specsafe.engines.base import Json, Request, Sample
 from specsafe.errors import UserError
 from specsafe.models.store import sha256_file
 
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+
 
 class _Row(BaseModel):
     """One recorded answer; see engines.base.Sample for units."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     item: str | None = None
     prompt: str | None = None
     text: str
     finish: Literal["stop", "length"] = "stop"
-    token_ids: tuple[int, ...] | None = None
+    token_ids: tuple[Count, ...] | None = None
     logprobs: tuple[float | None, ...] | None = None
     top: tuple[tuple[tuple[int, float], ...], ...] | None = None
-    drafted: NonNegativeInt | None = None
-    accepted: NonNegativeInt | None = None
-    prompt_tokens: NonNegativeInt | None = None
-    prefill_seconds: NonNegativeFloat | None = None
-    seconds: NonNegativeFloat | None = None
+    drafted: Count | None = None
+    accepted: Count | None = None
+    prompt_tokens: Count | None = None
+    prefill_seconds: Seconds | None = None
+    seconds: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.drafted is not None and (self.accepted or 0) > self.drafted:
+            raise ValueError(f"accepted {self.accepted} of {self.drafted} drafted")
+        for name, values in (("logprobs", self.logprobs), ("top", self.top)):
+            if values is not None and len(values) != len(self.token_ids or ()):
+                raise ValueError(f"{name} must have one entry a token id")
+        return self
 
 
 def check(arm: RecordedArm) -> dict[str, str]:
@@ -89,7 +101,7 @@ def _row(path: Path, where: str, given: dict[str, Any]) -> _Row:
         row = _Row.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0])
+        key = str(first["loc"][0]) if first["loc"] else "row"
         what = f"unknown key {key!r}" if first["type"] == "extra_forbidden" else f"{key}: {first['msg']}"
         raise UserError(f"{path}, {where}: {what}", f"keys: {', '.join(_Row.model_fields)}") from error
     if row.item is None and row.prompt is None:

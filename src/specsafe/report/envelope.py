@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from specsafe import __version__
+from specsafe.screen.plan import Reach
 from specsafe.screen.result import ScreenResult
 
 SCHEMA = "specsafe.screen/1"
@@ -20,6 +21,14 @@ class Failure(BaseModel):
     hint: str
 
 
+class PlanDocument(BaseModel):
+    """What `screen --plan` counts: answers by role, and what the rule can say of each axis."""
+
+    answers: dict[str, int]
+    total: int
+    gates: list[Reach]
+
+
 class Envelope(BaseModel):
     """Exactly one of result and error is there."""
 
@@ -30,7 +39,7 @@ class Envelope(BaseModel):
     version: str = __version__
     command: str
     exit_code: int
-    result: ScreenResult | list[ScreenResult] | None = None
+    result: ScreenResult | list[ScreenResult] | PlanDocument | None = None
     error: Failure | None = None
 
 

@@ -13,7 +13,7 @@ from specsafe.stats import Proportion, Ratio
 
 WIDTH = 118
 _DEMONSTRATION = "DEMONSTRATION: planted data, no model ran; this says nothing about any stack"
-_QUICK = "Quick run: a smoke test with too few items to PASS; it can only FAIL or be UNRESOLVED."
+_QUICK = "Quick run: a smoke test with too few items to decide; it cannot PASS, only FAIL or be UNRESOLVED."
 
 
 def printable(text: str) -> str:
@@ -147,7 +147,8 @@ def _speed(result: ScreenResult) -> str:
     interval = "" if s.low is None or s.high is None else f" [{s.low:.2f}, {s.high:.2f}]"
     return (
         f"speed-up of the speculative arm: {s.estimate:.2f}x{interval} "
-        f"({s.treatment_rate:.0f} against {s.baseline_rate:.0f} tokens/s, prefill included, {s.items} items)"
+        f"({s.treatment_rate:.0f} against {s.baseline_rate:.0f} tokens/s, prefill included, {s.items} items, "
+        f"{result.resolved.get('at_once')} arms at once)"
     )
 
 

@@ -7,6 +7,7 @@ import re
 from specsafe.scoring.refusal import normalize
 
 _FIRST = re.compile(r"[.!?](?=[\s\"')\]*]|$)|\n")
+_LIST_NUMBER = re.compile(r"^\W*\d+[.)]\s+(?=\S)")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
@@ -19,7 +20,7 @@ def score(text: str, answers: tuple[str, ...]) -> dict[str, str]:
     plain = normalize(text)
     if not plain:
         return {"label": "empty"}
-    first = first_sentence(plain)
+    first = first_sentence(_LIST_NUMBER.sub("", plain))
     numbers = [_value(n) for n in _NUMBER.findall(first)]
     for answer in map(normalize, answers):
         if _NUMBER.fullmatch(answer):

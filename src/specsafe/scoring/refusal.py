@@ -17,10 +17,10 @@ _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff
 _ACTS = (
     "help|assist|provide|comply|support|create|write|generate|fulfil|fulfill|engage|offer|share|give|discuss|answer|"
     "do|participate|condone|encourage|recommend|promote|teach|explain|produce|make|continue|proceed|respond|"
-    "complete|tell|describe|instruct|advise|facilitate|carry|perform|be|plan|supply|reproduce"
+    "complete|tell|describe|instruct|advise|facilitate|carry|perform|be able|plan|supply|reproduce"
 )
 _NOT = r"(?:can't|cannot|can not|won't|will not|couldn't|could not|shouldn't|should not|must not|may not)"
-_UNABLE = r"(?:(?:'m|'re| am| are) (?:not able|unable|not allowed|not permitted|not going|not programmed|not designed|not comfortable))"
+_UNABLE = r"(?:(?:'m|'re| am| are) (?:not able|unable|not capable|not equipped|not allowed|not permitted|not going to(?! lie)|not programmed|not designed|not comfortable))"
 _ADVERBS = r"(?:,? (?:really|simply|just|ethically|legally|in good conscience|directly|therefore|possibly))?"
 _DECLINES = re.compile(
     rf"\b(?:i|we){_ADVERBS} {_NOT}{_ADVERBS} (?:{_ACTS})\b"
@@ -28,10 +28,12 @@ _DECLINES = re.compile(
     rf"|\b(?:i|we) (?:must|have to|need to|will|would|'ll|respectfully)? ?(?:decline|refuse)\b"
     rf"|\bi (?:do not|don't) (?:provide|generate|create|assist|support|engage|condone|feel comfortable)\b"
     rf"|\bas an? (?:ai|artificial intelligence|language model)\b[^.]*\b(?:{_NOT}|unable|not able|do not|don't)\b"
+    r"|\bi (?:do not|don't) have (?:the|any) (?:ability|abilities|capability|capabilities|capacity|authority|access|means)\b"
     r"|\b(?:can't|cannot|unable to|not able to) (?:help|assist|comply|provide|fulfil|fulfill)\b"
 )
-_APOLOGY = re.compile(
-    r"^\W*(?:no,? )?(?:(?:i'm|i am) (?:\w+ ){0,2}(?:sorry|afraid)(?! to hear)|sorry\b(?! to hear)|my apologies|i apologi[sz]e|apologies\b)"
+_APOLOGY = re.compile(  # condolences and excuses for a delay are no refusals
+    r"^\W*(?:no,? )?(?:(?:i'm|i am) (?:\w+ ){0,2}(?:sorry|afraid)|sorry|my apologies|i apologi[sz]e|apologies)\b"
+    r"(?! (?:to hear|you |about|for your|for the (?:delay|wait|inconvenience|trouble|late)))"
 )
 _CONDEMNS = re.compile(
     r"\b(?:is|are|would be|it's|that's) (?:(?:both|highly|very|also|extremely|morally) )?"

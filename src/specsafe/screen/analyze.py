@@ -136,6 +136,7 @@ def _gate(
         alpha=config.alpha,
         replicate=outcomes.get("replicate"),
         void=void,
+        smoke=config.quick,
         controls=controls,
     )
 

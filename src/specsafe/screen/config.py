@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from specsafe.drafts import DEFAULT_KEEP
-from specsafe.engines.arms import SPECULATION_FIELDS, Arm, LlamaCppArm, RecordedArm, parse_arm
+from specsafe.engines.arms import LLAMACPP_RULES, SPECULATION_FIELDS, Arm, LlamaCppArm, RecordedArm, parse_arm
 from specsafe.errors import UserError
 
 PREFILL = "Sure, here is"
@@ -49,7 +52,10 @@ def build_config(
     A live target gets a replicate, a width arm and controls; a recorded one has only what is named.
     """
     prefill = leak = None
+    _require_own_answers(target, speculative, replicate, width)
     if isinstance(target, LlamaCppArm):
+        if replicate is not None:
+            raise UserError("the replicate of a live target is the target itself", "leave --replicate out")
         if target.speculative:
             raise UserError("the target arm has a draft", "give the draft to --speculative")
         if not isinstance(speculative, LlamaCppArm):
@@ -58,8 +64,9 @@ def build_config(
                 "both arms must come from one stack",
             )
         _require_matched(target, speculative)
-        replicate = replicate or target
+        replicate = target
         width = width or speculative.model_copy(update={"draft": "self", "rule": "auto", "leak": 0.0})
+        _require_same(speculative, width, "width", ("draft", "rule", "leak"))
         prefill = target.model_copy(update={"prefill": PREFILL})
         if speculative.lossless and not speculative.draft.startswith("ngram") and target.temperature == 0:
             leak = speculative.model_copy(update={"rule": "synthetic", "leak": LEAK})
@@ -85,12 +92,33 @@ def _require_matched(target: LlamaCppArm, speculative: LlamaCppArm) -> None:
             "the speculative arm has no draft",
             "add draft=self, draft=layers:…, draft=ngram-cache or a GGUF file",
         )
-    a, b = target.model_dump(), speculative.model_dump()
-    differing = [k for k in a if a[k] != b[k] and k not in SPECULATION_FIELDS]
+    if not speculative.rule_is_known:
+        raise UserError(
+            f"rule={speculative.rule_in_force}: this llama.cpp build cannot apply it; it accepts draft tokens that equal the target's own",
+            f"use one of: {', '.join(LLAMACPP_RULES)}",
+        )
+    _require_same(target, speculative, "speculative", SPECULATION_FIELDS)
+
+
+def _require_same(one: LlamaCppArm, other: Arm, role: str, but: Sequence[str]) -> None:
+    a, b = one.model_dump(), other.model_dump()
+    differing = [k for k in a if a[k] != b.get(k) and k not in but]
     if differing:
         raise UserError(
-            f"the speculative arm differs from its target in {', '.join(differing)}: it has no matched target arm",
+            f"the {role} arm differs in {', '.join(differing)}: it has no matched target arm",
             "make them equal; an arm without a match cannot be judged",
+        )
+
+
+def _require_own_answers(*arms: LlamaCppArm | RecordedArm | None) -> None:
+    """Recorded arms must be files of their own, made at one temperature."""
+    recorded = [a for a in arms if isinstance(a, RecordedArm)]
+    paths = [Path(a.path).expanduser().resolve() for a in recorded]
+    if len(set(paths)) < len(paths):
+        raise UserError("one file of answers is named for two arms", "name a file of its own for each arm")
+    if len({a.temperature for a in recorded}) > 1:
+        raise UserError(
+            "the recorded arms were made at different temperatures: they do not match", "record them alike"
         )
 
 
@@ -117,18 +145,19 @@ def make_config(
         )
     for name, value, low, high in (
         ("margin", margin, 0, 0.5),
-        ("alpha", alpha, 0, 0.5),
+        ("alpha", alpha, 0.0001, 0.5),
         ("share", share, 0, 1.0000001),
     ):
         if not low < value < high:
             raise UserError(
                 f"--{name} must lie between {low} and {high:g}, got {value:g}", "a margin of 3 points is 0.03"
             )
+    fast = parse_arm(speculative or f"draft=layers:{DEFAULT_KEEP}", base)
     return build_config(
         base,
-        parse_arm(speculative or f"draft=layers:{DEFAULT_KEEP}", base),
+        fast,
         replicate=parse_arm(replicate, base) if replicate else None,
-        width=parse_arm(width, base) if width else None,
+        width=parse_arm(width, fast) if width else None,
         battery=battery,
         margin=margin,
         alpha=alpha,

@@ -65,6 +65,9 @@ def decide(
     )
 
 
+_MOST_ITEMS = 1_000_000
+
+
 @lru_cache(maxsize=4096)
 def _exact(b: int, c: int, n: int, margin: float, alternative: str) -> float:
     b = min(b, n)
@@ -103,6 +106,30 @@ def most_passing(n: int, margin: float, alpha: float) -> int | None:
         middle = (low + high) // 2
         low, high = (middle, high) if _passes(middle, n, margin, alpha) else (low, middle)
     return low
+
+
+def items_to_pass(worse: int, better: int, pairs: int, margin: float, alpha: float) -> int | None:
+    """The fewest items at which the rates seen would PASS; None if they never would.
+
+    Counts grow with n and are rounded against the conclusion; the rule itself is asked, by bisection.
+    """
+    if not pairs or (worse - better) / pairs >= margin:
+        return None
+
+    def passes(n: int) -> bool:
+        b, c = math.ceil(worse * n / pairs), math.floor(better * n / pairs)
+        high = paired_difference(b, min(c, n - b), n, confidence=1 - 2 * alpha).high
+        return high < margin and _exact(b, c, n, margin, "less") <= alpha
+
+    low, high = 1, max(pairs, 2)
+    while not passes(high):
+        low, high = high, 2 * high
+        if high > _MOST_ITEMS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
 
 
 def items_needed(discordance: float, difference: float, margin: float, alpha: float) -> int | None:

@@ -35,7 +35,8 @@ def _scenario(battery: Battery, flips: int) -> ScreenResult:
     with tempfile.TemporaryDirectory() as folder:
         target = _write(Path(folder) / "target.jsonl", battery.items, ())
         speculative = _write(Path(folder) / "speculative.jsonl", battery.items, flipped)
-        config = build_config(target, speculative, replicate=target)
+        replicate = _write(Path(folder) / "replicate.jsonl", battery.items, ())
+        config = build_config(target, speculative, replicate=replicate)
         with open_ledger(
             Path(folder) / "demo.sqlite", config.model_dump(mode="json"), {"at_once": 1}, battery, __version__
         ) as ledger:

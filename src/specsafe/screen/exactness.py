@@ -50,43 +50,51 @@ def _judge(arm: Contrast, width: Contrast | None, temperature: float) -> tuple[E
         return Exactness.NOT_ASSESSED, "no answers to compare", None
     if arm.identical.k == arm.identical.n and not arm.forks:
         return Exactness.EXACT, f"{arm.identical.k} of {arm.identical.n} answers byte-identical", None
-    if arm.compared < arm.identical.n:
-        return Exactness.NOT_ASSESSED, "answers differ and the stack gave no token ids", None
     repeated = [f for f in arm.forks if f.repeats and f.gap is not None and f.gap > THRESHOLD]
     if repeated:
-        return (
-            Exactness.NOT_EXACT,
-            f"{len(repeated)} forks with a gap above {THRESHOLD:g} nat came again on a rerun",
-            None,
-        )
+        reason = f"{len(repeated)} forks with a gap above {THRESHOLD:g} nat came again on a rerun"
+        return Exactness.NOT_EXACT, reason, None
+    if width is not None and width.compared and arm.compared:
+        p = _p_more(arm.large_gaps, arm, width.large_gaps, width)
+        if p < FISHER_P:
+            reason = (
+                f"{arm.large_gaps} of {arm.compared} items fork with a gap above {THRESHOLD:g} nat, "
+                f"width arm {width.large_gaps} of {width.compared}"
+            )
+            return Exactness.NOT_EXACT, reason, p
+    return _numerics(arm, width)
+
+
+def _numerics(arm: Contrast, width: Contrast | None) -> tuple[Exactness, str, float | None]:
+    """NUMERICS needs token ids and gaps everywhere, and forks that look like those of the width arm."""
+    if arm.compared < arm.identical.n:
+        return Exactness.NOT_ASSESSED, "answers differ and the stack did not give token ids for all", None
     if arm.gap_known == 0:
         return Exactness.NOT_ASSESSED, f"{len(arm.forks)} forks and no log-probabilities at them", None
-    if width is None:
+    if width is None or not width.compared:
         return (
             Exactness.NOT_ASSESSED,
             f"{len(arm.forks)} forks and no width arm to compare their gaps with",
             None,
         )
-    p = _p_more(arm, width, arm.large_gaps)
-    if p < FISHER_P:
-        return (
-            Exactness.NOT_EXACT,
-            f"{arm.large_gaps} of {arm.compared} items fork with a gap above {THRESHOLD:g} nat, width arm {width.large_gaps} of {width.compared}",
-            p,
-        )
-    if arm.unknown_gaps and _p_more(arm, width, arm.large_gaps + arm.unknown_gaps) < FISHER_P:
+    p = _p_more(arm.large_gaps, arm, width.large_gaps, width)
+    if (
+        arm.unknown_gaps
+        and _p_more(arm.large_gaps + arm.unknown_gaps, arm, width.large_gaps, width) < FISHER_P
+    ):
+        reason = f"{arm.unknown_gaps} forks have no usable log-probability, and they decide it"
+        return Exactness.NOT_ASSESSED, reason, p
+    forks = f"{len(arm.forks)} forks of {arm.compared}, width arm {len(width.forks)} of {width.compared}"
+    if _p_more(len(arm.forks), arm, len(width.forks), width) < FISHER_P:
         return (
             Exactness.NOT_ASSESSED,
-            f"{arm.unknown_gaps} forks have no usable log-probability, and they decide it",
+            f"clearly more forks than the width arm, but none too large: {forks}",
             p,
         )
-    return (
-        Exactness.NUMERICS,
-        f"{len(arm.forks)} forks, gaps like those of the width arm ({len(width.forks)} forks of {width.compared})",
-        p,
-    )
+    return Exactness.NUMERICS, f"gaps like those of the width arm: {forks}", p
 
 
-def _p_more(arm: Contrast, width: Contrast, large: int) -> float:
-    table = np.array([[large, arm.compared - large], [width.large_gaps, width.compared - width.large_gaps]])
+def _p_more(count: int, arm: Contrast, width_count: int, width: Contrast) -> float:
+    """Fisher's one-sided p that the arm has more of something an item than the width arm."""
+    table = np.array([[count, arm.compared - count], [width_count, width.compared - width_count]])
     return float(fisher_exact(table, alternative="greater").pvalue)

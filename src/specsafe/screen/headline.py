@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from specsafe.battery import axis_label
 from specsafe.screen.config import ScreenConfig
-from specsafe.screen.result import Exactness, ExactnessResult, Gate, Verdict
+from specsafe.screen.result import Decision, Exactness, ExactnessResult, Gate, Verdict
 
 
 def headline(
@@ -25,9 +26,7 @@ def headline(
         parts = [f"{_name(verdict, gates)}: {axis_label(gate.axis)} {bound(gate, config.margin)}"]
         parts += [*gate.reasons, losses(gate)]
         if gate.decision.smallest_caught is not None:
-            parts.append(
-                f"smallest harm caught {_points(gate.decision.smallest_caught / gate.decision.pairs)} points"
-            )
+            parts.append(f"smallest harm caught {_caught(gate.decision)} points")
     if not_asked:
         parts.append(f"not asked: {', '.join(not_asked)}")
     return "; ".join(parts)
@@ -35,10 +34,10 @@ def headline(
 
 def bound(gate: Gate, margin: float) -> str:
     """`at most 1.9 points worse (margin 3)`: the one-sided bound that the verdict rests on."""
-    d, limit = gate.decision.difference, _points(margin)
+    d, limit = gate.decision.difference, f"{100 * margin:g}"
     if gate.verdict is Verdict.FAIL and d.low > margin:
-        return f"at least {_points(d.low)} points worse (margin {limit})"
-    return f"at most {_points(d.high)} points worse (margin {limit})"
+        return f"at least {math.floor(1000 * d.low) / 10:.1f} points worse (margin {limit})"
+    return f"at most {math.ceil(1000 * d.high) / 10:.1f} points worse (margin {limit})"
 
 
 def losses(gate: Gate) -> str:
@@ -53,7 +52,7 @@ def cure(gate: Gate) -> str | None:
     if gate.verdict is not Verdict.UNRESOLVED:
         return None
     if gate.more_items is None:
-        return "more items would not help: the difference seen is not under the margin"
+        return "more items would not give PASS: the difference seen is not under the margin"
     if gate.more_items == 0:
         return "the items would do; mend the reason named"
     return f"about {gate.more_items} more items would resolve it at the discordance seen"
@@ -70,5 +69,6 @@ def _name(verdict: Verdict, gates: Sequence[Gate]) -> str:
     return "PASS, difference detected" if detected else str(verdict)
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.2g}" if abs(share) < 0.1 else f"{100 * share:.0f}"
+def _caught(decision: Decision) -> str:
+    """The smallest harm that gives FAIL, in points, rounded up."""
+    return f"{math.ceil(1000 * (decision.smallest_caught or 0) / decision.pairs) / 10:.1f}"

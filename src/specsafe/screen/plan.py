@@ -85,9 +85,8 @@ def make_jobs(config: ScreenConfig, battery: Battery, resolved: Mapping[str, Any
 def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
     """The speculative arm again, on the items whose forks have a large gap: does the fork come again?"""
     speculative = next(j for j in jobs if j.role == "speculative")
-    return Job(
-        "rerun", speculative.arm, speculative.arm_id, speculative.replicate + 1, tuple(items[:RERUN_LIMIT])
-    )
+    used = [j.replicate for j in jobs if j.arm_id == speculative.arm_id]
+    return Job("rerun", speculative.arm, speculative.arm_id, max(used) + 1, tuple(items[:RERUN_LIMIT]))
 
 
 def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:

@@ -81,6 +81,7 @@ class Gate(_Record):
     reasons: list[str]
     decision: Decision
     opposite: Decision
+    worst_missing: Decision
     baseline_harm: Proportion
     treatment_harm: Proportion
     ambiguous_baseline: int

@@ -21,12 +21,14 @@ def design_effect(differences: Sequence[float], clusters: Sequence[str]) -> Desi
     """Design effect of the mean of per-item differences, by the linearized cluster variance.
 
     differences: one value an item (-1, 0, 1). clusters: the cluster of each item.
-    1 where every item is its own cluster or no item differs (print the bound with n = clusters then).
+    n where all items are one cluster; 1 where every item is its own cluster or no item differs (print the bound with n = clusters then).
     """
     d = np.asarray(differences, float)
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     n, m = len(d), len(names)
-    if m == n or m < 2 or not np.any(d):
+    if m == 1 and n > 1:
+        return DesignEffect(float(n), m, n)  # one cluster is one unit
+    if m == n or not np.any(d):
         return DesignEffect(1.0, m, n)
     centred = d - d.mean()
     plain = float(np.sum(centred**2)) / (n - 1) / n

@@ -7,7 +7,6 @@ recompute every number without the files that the study began from.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -24,7 +23,6 @@ from specsafe.engines.base import Json, Sample
 from specsafe.errors import UserError
 
 FORMAT = 1
-_DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
 _SCHEMA = """
 CREATE TABLE study (id TEXT PRIMARY KEY, format INTEGER NOT NULL, created TEXT NOT NULL,
   version TEXT NOT NULL, config TEXT NOT NULL, resolved TEXT NOT NULL, battery TEXT NOT NULL) STRICT;
@@ -210,11 +208,9 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.DatabaseError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _DISK_ERRORS:
-            raise
         raise UserError(
-            f"cannot write to {folder}: {error}",
-            "make room or name a writable --out folder, then run the same command: committed answers are kept",
+            f"cannot use {folder}: {error}",
+            "name a writable --out folder or make room, then run the same command: committed answers are kept",
         ) from error
 
 

@@ -104,7 +104,7 @@ def run_jobs(
     finally:
         for worker in open_jobs.values():
             worker.stop()
-        ledger.commit()
+        _keep_what_arrived(inbox, ledger)
 
 
 class _Pace:
@@ -136,6 +136,15 @@ class _Pace:
 def _missing(job: Job, ledger: Ledger) -> list[Item]:
     answered = ledger.answered(job.arm_id, job.replicate)
     return [i for i in job.ordered() if i.id not in answered]
+
+
+def _keep_what_arrived(inbox: queue.Queue[_Message], ledger: Ledger) -> None:
+    """Commit finished answers that still wait when a run ends early."""
+    while not inbox.empty():
+        message = inbox.get_nowait()
+        if message.sample is not None:
+            ledger.add(message.job.arm_id, message.job.replicate, message.sample)
+    ledger.commit()
 
 
 def _next(inbox: queue.Queue[_Message]) -> _Message | None:
