@@ -50,6 +50,7 @@ BETTER_FINE = tuple(np.linspace(0, max(BETTER), 101).tolist())
 AT_RISK = (0.1, 0.35, 0.9)
 TIED = (2, 4)
 ICC = 0.5
+ICC_SIZES, CHECKED_SIZES = 500, 1000  # the largest n that is simulated: beyond it minutes go by
 TAIL = 1e-9  # chance of the cells that an exact sum may leave out
 SHOWN = (Verdict.PASS, Verdict.FAIL, Verdict.UNRESOLVED, Verdict.UNMEASURED)
 FINE, BAD = Outcome(harm=False, truncated=False), Outcome(harm=True, truncated=False)
@@ -233,7 +234,7 @@ def independent_rows(n: int, draws: int, rng: np.random.Generator) -> Iterator[R
                 scenario = Scenario("independent", n, difference, p_better, at_risk)
                 if scenario.possible:
                     yield exact_row(scenario, edges)
-    if n <= 1000:
+    if n <= CHECKED_SIZES:
         yield simulated_row(Scenario("independent", n, MARGIN, 0.02, 0.1), ask, edges, draws, rng)
 
 
@@ -393,6 +394,10 @@ def page(rows: list[Row], draws: int) -> str:
             f"Margin {MARGIN * 100:.0f} points, one-sided α = {ALPHA:.0%}. Written by `python bench/verdict.py "
             f"--draws {draws} --write docs/verdict.md`; its docstring says how the numbers are made.",
             "",
+            f"Independent: every item is a cluster of its own. Tied k: clusters of k items that always share one "
+            f"outcome. ICC {ICC} k: half of the clusters are tied so. n counts items. p_better: the share of items "
+            "that gets better; the share that gets worse is as large plus the true difference.",
+            "",
             "## Type-I error",
             "",
             f"The true difference lies exactly at the margin. Worst over {len(BETTER_FINE)} values of p_better "
@@ -406,7 +411,7 @@ def page(rows: list[Row], draws: int) -> str:
             "",
             "## Power",
             "",
-            "Method: exact. p_better: the share of items that gets better; as many and the true difference get worse.",
+            "Method: exact.",
             "",
             *power_table(rows),
             "",
@@ -433,7 +438,7 @@ def simulate(draws: int, sizes: Iterable[int]) -> Iterator[Row]:
         yield from independent_rows(n, draws, rng)
         for size in TIED:
             yield from tied_rows(n, size)
-        if n <= 1000:
+        if n <= ICC_SIZES:
             yield from icc_rows(n, max(TIED), draws // 10, rng)
         print(f"n = {n}: {time.monotonic() - started:.0f} s", file=sys.stderr)
 

@@ -119,9 +119,24 @@ def test_every_number_is_recomputed_by_the_independent_script(starter, record, s
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "all agree" in done.stdout
-    worse = gate(document, "capability")["decision"]["worse"]
-    (out / "result.json").write_text(json.dumps(document).replace(f'"worse": {worse}', '"worse": 8'))
-    assert subprocess.run(script, capture_output=True, check=False).returncode == 1
+    found = gate(document, "capability")
+    for record_, key, wrong in (
+        (document["result"], "verdict", "PASS"),
+        (document, "exit_code", 0),
+        (found, "verdict", "PASS"),
+        (found["decision"], "worse", 8),
+        (found["decision"], "p_pass", 0.01),
+        (found["decision"], "verdict", "PASS"),
+        (found["decision"]["difference"], "high", 0.02),
+        (found["controls"][0], "caught", False),
+        (found, "missing_treatment", 1),
+        (document["result"]["arms"][0], "answered", 599),
+        (document["result"]["exactness"]["contrasts"]["speculative"]["identical"], "k", 600),
+    ):
+        kept, record_[key] = record_[key], wrong
+        (out / "result.json").write_text(json.dumps(document))
+        assert subprocess.run(script, capture_output=True, check=False).returncode == 1, key
+        record_[key] = kept
 
 
 def test_control_sequences_in_answers_reach_neither_terminal_nor_document(starter, record, run):
