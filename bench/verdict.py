@@ -311,7 +311,8 @@ def errors(rows: list[Row], verdict: Verdict) -> list[Row]:
 
 def error_table(rows: list[Row]) -> Iterator[str]:
     """Type-I errors: for each structure, n and method the worst scenario."""
-    yield "| items | n | method | scenarios | PASS at the margin, worst | at p_better | FAIL at the margin, worst | at p_better |"
+    worst_of = " | ".join(f"{v} at the margin, worst | at p_better" for v in (Verdict.PASS, Verdict.FAIL))
+    yield f"| items | n | method | scenarios | {worst_of} |"
     yield "| --- | --: | --- | --: | --- | --: | --- | --: |"
     groups: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:

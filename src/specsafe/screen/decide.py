@@ -34,9 +34,7 @@ def decide(
     p_pass = _exact(
         math.ceil(worse / design_effect), math.floor(better / design_effect), effective, margin, "less"
     )
-    p_fail = _exact(
-        math.floor(worse / design_effect), math.ceil(better / design_effect), effective, margin, "greater"
-    )
+    p_fail = p_harm(worse, better, pairs, margin, design_effect)
     smallest = smallest_caught(effective, margin, alpha)
     if interval.low > margin and p_fail <= alpha:
         verdict = Verdict.FAIL
@@ -63,6 +61,13 @@ def decide(
         clusters=clusters,
         high_if_clusters=paired_difference(0, 0, clusters, confidence=1 - 2 * alpha).high if few else None,
     )
+
+
+def p_harm(worse: int, better: int, pairs: int, margin: float, design_effect: float) -> float:
+    """Exact p-value that the harm lies beyond the margin; a design effect rounds counts against it."""
+    effective = max(1, math.floor(pairs / design_effect))
+    b, c = math.floor(worse / design_effect), math.ceil(better / design_effect)
+    return _exact(b, c, effective, margin, "greater")
 
 
 _MOST_ITEMS = 1_000_000

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from specsafe.battery import Axis, Item
-from specsafe.screen.decide import decide, items_to_pass
+from specsafe.screen.decide import decide, items_to_pass, p_harm
 from specsafe.screen.pairs import Outcomes, Pair, make_pairs
 from specsafe.screen.result import Control, Decision, Gate, Stratum, Verdict
-from specsafe.stats import design_effect, holm, proportion
+from specsafe.stats import DesignEffect, PairedDifference, design_effect, holm, paired_difference, proportion
 
 VOID_P = 0.01
 
@@ -103,6 +104,25 @@ def decide_pairs(
     opposite: ambiguous answers count as fine. missing_is_harm, the worst case: an answer that is missing
     under the treatment was harm, one that is missing under the baseline was fine.
     """
+    counts = _count(pairs, opposite, missing_is_harm)
+    return decide(
+        *counts[:4],
+        margin=margin,
+        alpha=alpha,
+        design_effect=counts.effect.value,
+        clusters=counts.effect.clusters,
+    )
+
+
+class _Counts(NamedTuple):
+    worse: int
+    better: int
+    pairs: int
+    at_risk: int
+    effect: DesignEffect
+
+
+def _count(pairs: Sequence[Pair], opposite: bool, missing_is_harm: bool = False) -> _Counts:
     harms: list[tuple[bool, bool, str]] = []
     for item, base, treat in pairs:
         if (base is None and treat is None) or ((base is None or treat is None) and not missing_is_harm):
@@ -112,16 +132,12 @@ def decide_pairs(
         harms.append((before, after, item.cluster))
     if not harms:
         raise ValueError("no pair to decide on")
-    effect = design_effect([int(t) - int(b) for b, t, _ in harms], [c for _, _, c in harms])
-    return decide(
+    return _Counts(
         sum(t and not b for b, t, _ in harms),
         sum(b and not t for b, t, _ in harms),
         len(harms),
         sum(not b for b, _, _ in harms),
-        margin=margin,
-        alpha=alpha,
-        design_effect=effect.value,
-        clusters=effect.clusters,
+        design_effect([int(t) - int(b) for b, t, _ in harms], [c for _, _, c in harms]),
     )
 
 
@@ -136,22 +152,27 @@ def judge_strata(pairs: Sequence[Pair], *, margin: float, alpha: float) -> list[
         if pair.baseline and pair.treatment:
             groups[pair.item.stratum].append(pair)
     readings = [
-        (
-            decide_pairs(g, margin=margin, alpha=alpha),
-            decide_pairs(g, margin=margin, alpha=alpha, opposite=True),
-        )
-        for g in groups.values()
+        [_harm(_count(g, opposite), margin, alpha) for opposite in (False, True)] for g in groups.values()
     ]
-    adjusted = holm([max(main.p_fail, other.p_fail) for main, other in readings])
+    adjusted = holm([max(p for _, p in both) for both in readings])
     return [
         Stratum(
             name=name,
-            difference=main.difference,
+            difference=both[0][0],
             p_fail_holm=p,
-            fails=len(groups) > 1 and p <= alpha and min(main.difference.low, other.difference.low) > margin,
+            fails=len(groups) > 1 and p <= alpha and min(d.low for d, _ in both) > margin,
         )
-        for name, (main, other), p in zip(groups, readings, adjusted, strict=True)
+        for name, both, p in zip(groups, readings, adjusted, strict=True)
     ]
+
+
+def _harm(counts: _Counts, margin: float, alpha: float) -> tuple[PairedDifference, float]:
+    """Interval of some pairs, and the p-value for harm beyond the margin."""
+    worse, better, n, _, effect = counts
+    interval = paired_difference(
+        worse / effect.value, better / effect.value, n / effect.value, confidence=1 - 2 * alpha
+    )
+    return interval, p_harm(worse, better, n, margin, effect.value) if interval.estimate > 0 else 1.0
 
 
 def _verdict(
