@@ -47,11 +47,13 @@ def test_harm_beats_unmeasured():
     assert verdict(11, 0, 200, at_risk=11) is Verdict.FAIL
 
 
-def test_a_design_effect_costs_power_and_zero_flips_print_the_cluster_bound():
+def test_a_design_effect_costs_power_and_pass_counts_clusters():
     assert verdict(0, 0, 200, design_effect=4.0) is Verdict.UNRESOLVED
-    clustered = decide(0, 0, 120, 120, margin=0.03, alpha=0.05, clusters=30)
-    assert clustered.high_if_clusters == pytest.approx(1.6448536**2 / (30 + 1.6448536**2))
-    assert decide(0, 0, 120, 120, margin=0.03, alpha=0.05).high_if_clusters is None
+    clustered = decide(0, 0, 400, 400, margin=0.03, alpha=0.05, clusters=80)
+    assert clustered.difference.high == pytest.approx(1.6448536**2 / (400 + 1.6448536**2))
+    assert clustered.bound == pytest.approx(1.6448536**2 / (80 + 1.6448536**2))
+    assert clustered.verdict is Verdict.UNRESOLVED
+    assert verdict(0, 0, 400, clusters=100) is Verdict.PASS
 
 
 @given(st.integers(20, 400), st.integers(0, 40), st.integers(0, 40))

@@ -107,10 +107,9 @@ def _counts_against(gate: Gate) -> str:
     ]
     d = gate.decision
     if d.clusters < d.pairs:
-        at_zero = (
-            "" if d.high_if_clusters is None else f", bound with n = clusters {_points(d.high_if_clusters)}"
+        parts.append(
+            f"{d.clusters} clusters, design effect {d.design_effect:.2f}, bound with clusters as units {_points(d.bound)}"
         )
-        parts.append(f"{d.clusters} clusters, design effect {d.design_effect:.2f}{at_zero}")
     return f"{axis_label(gate.axis)}, target/speculative: {', '.join(parts)}" if parts else ""
 
 

@@ -24,31 +24,34 @@ def decide(
 
     FAIL: Tango's lower bound lies beyond the margin and the exact unconditional test agrees. UNMEASURED:
     losing all `at_risk` items would not have given FAIL. PASS: the upper bound lies under the margin and
-    the exact test agrees. Otherwise UNRESOLVED. A design effect divides all counts; for the exact tests
-    they are rounded against the conclusion.
+    the exact test agrees. Otherwise UNRESOLVED.
+
+    Clusters: a design effect divides all counts; for the exact tests they are rounded against the
+    conclusion. With few flips it is estimated too low, so PASS counts clusters as the units where that is
+    the stricter of the two (bench/verdict.py shows the error of PASS with and without).
     """
+    clusters = pairs if clusters is None else clusters
     interval = paired_difference(
         worse / design_effect, better / design_effect, pairs / design_effect, confidence=1 - 2 * alpha
     )
-    effective = max(1, math.floor(pairs / design_effect))
-    p_pass = _exact(
-        math.ceil(worse / design_effect), math.floor(better / design_effect), effective, margin, "less"
-    )
+    strict = max(design_effect, pairs / clusters)
+    bound = paired_difference(worse / strict, better / strict, pairs / strict, confidence=1 - 2 * alpha).high
+    units = max(1, math.floor(pairs / strict))
+    p_pass = _exact(math.ceil(worse / strict), math.floor(better / strict), units, margin, "less")
     p_fail = p_harm(worse, better, pairs, margin, design_effect)
-    smallest = smallest_caught(effective, margin, alpha)
+    smallest = smallest_caught(max(1, math.floor(pairs / design_effect)), margin, alpha)
     if interval.low > margin and p_fail <= alpha:
         verdict = Verdict.FAIL
     elif smallest is None or math.floor(at_risk / design_effect) < smallest:
         verdict = Verdict.UNMEASURED
-    elif interval.high < margin and p_pass <= alpha:
+    elif bound < margin and p_pass <= alpha:
         verdict = Verdict.PASS
     else:
         verdict = Verdict.UNRESOLVED
-    clusters = pairs if clusters is None else clusters
-    few = clusters < pairs and worse == better == 0
     return Decision(
         verdict=verdict,
         difference=interval,
+        bound=bound,
         worse=worse,
         better=better,
         pairs=pairs,
@@ -59,7 +62,6 @@ def decide(
         smallest_caught=None if smallest is None else math.ceil(smallest * design_effect),
         design_effect=design_effect,
         clusters=clusters,
-        high_if_clusters=paired_difference(0, 0, clusters, confidence=1 - 2 * alpha).high if few else None,
     )
 
 

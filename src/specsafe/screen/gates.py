@@ -50,13 +50,8 @@ def judge_gate(
     verdict, reasons = _verdict(main, opposite, worst_missing, aa, void, judged, strata)
     if smoke and verdict is Verdict.PASS:
         verdict, reasons = Verdict.UNRESOLVED, [*reasons, "a quick run cannot PASS"]
-    if verdict is Verdict.UNRESOLVED and main.difference.high < margin and main.p_pass > alpha:
+    if verdict is Verdict.UNRESOLVED and main.bound < margin and main.p_pass > alpha:
         reasons = [*reasons, f"the exact test does not agree with the bound (p = {main.p_pass:.3f})"]
-    if verdict is Verdict.PASS and main.high_if_clusters is not None and main.high_if_clusters >= margin:
-        reasons = [
-            *reasons,
-            f"if its {main.clusters} clusters were the units the bound were {100 * main.high_if_clusters:.1f} points",
-        ]
     complete = [(p.baseline, p.treatment) for p in pairs if p.baseline and p.treatment]
     return Gate(
         axis=axis,
@@ -230,4 +225,5 @@ def _control(
 def _more_items(main: Decision, margin: float, alpha: float) -> int | None:
     """Items beyond those at hand that would give a PASS at the rates seen; None if none would do."""
     needed = items_to_pass(main.worse, main.better, main.pairs, margin, alpha)
-    return None if needed is None else max(0, round(needed * main.design_effect) - main.pairs)
+    items_a_unit = max(main.design_effect, main.pairs / main.clusters)
+    return None if needed is None else max(0, round(needed * items_a_unit) - main.pairs)

@@ -37,7 +37,7 @@ def bound(gate: Gate, margin: float) -> str:
     d, limit = gate.decision.difference, f"{100 * margin:g}"
     if gate.verdict is Verdict.FAIL and d.low > margin:
         return f"at least {math.floor(1000 * d.low) / 10:.1f} points worse (margin {limit})"
-    return f"at most {math.ceil(1000 * d.high) / 10:.1f} points worse (margin {limit})"
+    return f"at most {math.ceil(1000 * gate.decision.bound) / 10:.1f} points worse (margin {limit})"
 
 
 def losses(gate: Gate) -> str:
@@ -61,7 +61,7 @@ def cure(gate: Gate) -> str | None:
 def _deciding(gates: Sequence[Gate], verdict: Verdict) -> Gate:
     """The gate that makes the verdict; under a PASS the one with the largest bound."""
     same = [g for g in gates if g.verdict is verdict]
-    return max(same, key=lambda g: g.decision.difference.high)
+    return max(same, key=lambda g: g.decision.bound)
 
 
 def _name(verdict: Verdict, gates: Sequence[Gate]) -> str:

@@ -42,6 +42,7 @@ class Decision(_Record):
 
     verdict: Verdict
     difference: PairedDifference
+    bound: float
     worse: int
     better: int
     pairs: int
@@ -52,7 +53,6 @@ class Decision(_Record):
     smallest_caught: int | None
     design_effect: float
     clusters: int
-    high_if_clusters: float | None
 
 
 class Stratum(_Record):

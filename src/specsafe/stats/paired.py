@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import betaincinv
 from scipy.stats import binom, binomtest, norm, t
 
 FloatArray = NDArray[np.float64]
@@ -162,11 +163,16 @@ def _check(b: float, c: float, n: float) -> None:
 
 def _nuisance_range(b: int, c: int, n: int, margin: float, gamma: float) -> tuple[float, float]:
     """p_c values compatible with c, and with b through p_b = p_c + margin; each at 1 - gamma / 2."""
-    from_c = binomtest(c, n).proportion_ci(1 - gamma / 2)
-    from_b = binomtest(b, n).proportion_ci(1 - gamma / 2)
-    low = max(from_c.low, from_b.low - margin, -margin, 0.0)
-    high = min(from_c.high, from_b.high - margin, (1 - margin) / 2)
+    from_c, from_b = (_clopper_pearson(k, n, gamma / 2) for k in (c, b))
+    low = max(from_c[0], from_b[0] - margin, -margin, 0.0)
+    high = min(from_c[1], from_b[1] - margin, (1 - margin) / 2)
     return float(low), float(high)
+
+
+def _clopper_pearson(k: int, n: int, alpha: float) -> tuple[float, float]:
+    """The two-sided interval at 1 - alpha in closed form: many are needed, and a root search is slow."""
+    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, alpha / 2))
+    return low, 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - alpha / 2))
 
 
 def _tail(q: FloatArray, n: int, margin: float, observed: float, alternative: str) -> FloatArray:
