@@ -214,3 +214,13 @@ def test_a_rule_that_admits_to_be_lossy_is_not_held_to_exactness(record, screen_
     done = run("screen", "--target", f"kind=recorded,path={target}", *lossy)
     assert done.returncode == 0, done.stdout
     assert "Exactness NOT EXACT" in done.stdout
+
+
+def test_answers_that_match_no_item_are_counted(record, screen_recorded, tmp_path):
+    target = record("a")
+    with target.open("a", encoding="utf-8") as stream:
+        stream.write('\n{"item": "mistyped", "text": "lost"}')
+    done, document = screen_recorded(target, record("b"))
+    said = "1 recorded answers of the target arm match no item of the battery"
+    assert said in done.stderr
+    assert said in document["result"]["events"]

@@ -63,6 +63,14 @@ def open_session(arm: RecordedArm) -> RecordedSession:
     return RecordedSession(arm, check(arm))
 
 
+def count_unmatched(arm: RecordedArm, requests: Iterable[Request]) -> int:
+    """How many recorded answers belong to none of the requests: a mistyped id must not vanish."""
+    session = open_session(arm)
+    asked = list(requests)
+    known = {("item", r.item) for r in asked} | {("prompt", r.prompt) for r in asked}
+    return len(session.keys() - known)
+
+
 class RecordedSession:
     """See engines.base.Session; an item without an answer in the file yields nothing."""
 
@@ -80,6 +88,10 @@ class RecordedSession:
             self._rows[key] = read
         if not self._rows:
             raise UserError(f"{path} holds no answers", "one JSON object a line")
+
+    def keys(self) -> set[tuple[str, str]]:
+        """("item", id) or ("prompt", text) of every recorded answer."""
+        return set(self._rows)
 
     def fingerprint(self) -> Json:
         """The hash of the file is all that is known of a recorded arm."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from specsafe import __version__
 from specsafe.battery import Battery, Item, load_battery
-from specsafe.engines import LlamaCppArm, check_arm
+from specsafe.engines import LlamaCppArm, RecordedArm, Request, check_arm
 from specsafe.engines.base import Json
+from specsafe.engines.recorded import count_unmatched
 from specsafe.errors import UserError
 from specsafe.screen.analyze import analyze
 from specsafe.screen.config import QUICK_ITEMS_PER_AXIS, ScreenConfig
@@ -17,7 +18,7 @@ from specsafe.screen.plan import make_jobs, planned_items, reachable, rerun_job
 from specsafe.screen.preflight import preflight
 from specsafe.screen.result import ScreenResult
 from specsafe.study.ledger import Ledger, has_study, open_ledger, storage_errors
-from specsafe.study.run import Progress, run_jobs
+from specsafe.study.run import Job, Progress, run_jobs
 
 LEDGER = "ledger.sqlite"
 Notice = Callable[[str], None]
@@ -81,9 +82,9 @@ def _run(
     logs = out / "logs"
     unfinished = [j for j in jobs if ledger.answered(j.arm_id, j.replicate) < {i.id for i in j.items}]
     if unfinished:
-        notice("preflight: one probe request an arm")
-        drafted = preflight(unfinished, logs)
-        ledger.event(f"preflight passed; drafted tokens on probes: {drafted}")
+        for remark in _prepare(unfinished, battery, logs):
+            notice(remark)
+            ledger.event(remark)
         run_jobs(jobs, ledger, at_once=resolved["at_once"], logs=logs, report=report)
     again = _to_rerun(ledger, items)
     if again and isinstance(config.speculative, LlamaCppArm):
@@ -92,6 +93,19 @@ def _run(
     if ledger.duplicates:
         ledger.event(f"{ledger.duplicates} answers arrived twice and were not stored again")
     return analyze(ledger)
+
+
+def _prepare(jobs: Sequence[Job], battery: Battery, logs: Path) -> Iterator[str]:
+    """Preflight of the live arms, and recorded answers that match no item -> what there is to say."""
+    drafted = preflight(jobs, logs)
+    if drafted:
+        counts = ", ".join(f"{role} {n}" for role, n in drafted.items())
+        yield f"preflight passed: every arm answers; tokens drafted on probes: {counts}"
+    for job in jobs:
+        if isinstance(job.arm, RecordedArm):
+            lost = count_unmatched(job.arm, [Request(i.id, i.prompt) for i in battery.items])
+            if lost:
+                yield f"{lost} recorded answers of the {job.role} arm match no item of the battery"
 
 
 def _to_rerun(ledger: Ledger, items: Sequence[Item]) -> list[Item]:
