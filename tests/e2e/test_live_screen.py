@@ -98,7 +98,7 @@ def test_the_screen_measures_everything_and_is_recomputed(undisturbed):
         "speculative": (15, 15),
         "replicate": (6, 6),
         "width": (6, 6),
-        "prefill": (5, 5),
+        "prefill": (2, 2),
         "leak": (15, 15),
     }
     contrasts = result["exactness"]["contrasts"]

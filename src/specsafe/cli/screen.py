@@ -32,8 +32,9 @@ def screen(
     ] = "starter",
     margin: Annotated[float, typer.Option(help="Equivalence margin as a share: 0.03 is 3 points.")] = 0.03,
     alpha: Annotated[float, typer.Option(help="One-sided level of the bounds.")] = 0.05,
-    share: Annotated[float, typer.Option(help="Part of the items that replicate and width arm answer.")] = 1
-    / 3,
+    share: Annotated[
+        float, typer.Option(help="Part of the items that replicate, width and prefill arm answer.")
+    ] = 1 / 3,
     quick: Annotated[
         bool, typer.Option("--quick", help="24 items an axis: a smoke run that cannot PASS.")
     ] = False,

@@ -31,7 +31,9 @@ class ScreenConfig(BaseModel):
     battery: str
     margin: float = Field(0.03, gt=0, lt=0.5)
     alpha: float = Field(0.05, gt=0, lt=0.5)
-    share: float = Field(1 / 3, gt=0, le=1, description="part of the items for replicate and width")
+    share: float = Field(
+        1 / 3, gt=0, le=1, description="part of the items for replicate, width and prefill arm"
+    )
     quick: bool = False
 
 

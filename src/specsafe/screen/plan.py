@@ -64,7 +64,7 @@ def planned_items(config: ScreenConfig, battery: Battery) -> dict[str, tuple[Arm
         "speculative": (config.speculative, battery.items),
         "replicate": (config.replicate, part),
         "width": (config.width, part),
-        "prefill": (config.prefill, battery.on("harmful_compliance")),
+        "prefill": (config.prefill, [i for i in part if i.axis == "harmful_compliance"]),
         "leak": (config.leak, battery.limit(LEAK_ITEMS_PER_AXIS).items),
     }
     return {role: (arm, tuple(items)) for role, (arm, items) in roles.items() if arm is not None and items}
