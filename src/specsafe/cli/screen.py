@@ -49,7 +49,10 @@ def screen(
         typer.Option("--demo", help="Show a PASS, a FAIL and an UNRESOLVED from planted data; no model."),
     ] = False,
     json_: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout, notices on stderr.")
+        bool,
+        typer.Option(
+            "--json", envvar="SPECSAFE_SCREEN_JSON", help="One JSON document on stdout, notices on stderr."
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for ledger, logs and result; the same command continues it.")
