@@ -54,7 +54,8 @@ class LlamaCppArm(_Arm):
     threads: Count | Auto = Field("auto", description="threads of the engine; auto: a short probe decides")
     slots: Count | Auto = Field("auto", description="requests in flight; auto: a short probe decides")
     prompt_cache: bool = Field(
-        False, description="reuse a shared prompt prefix; its rounding then depends on what was asked before"
+        False,
+        description="reuse a shared prompt prefix; its rounding may then depend on what was asked before",
     )
     top: int = Field(10, ge=0, le=100, description="log-probabilities asked for per position")
 
