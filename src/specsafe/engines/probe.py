@@ -19,7 +19,7 @@ from specsafe.engines.llamacpp import cores
 _TOKENS = 12
 _REQUESTS_PER_SLOT = 2
 _SLOTS = (1, 8)
-_GAIN = 1.10
+_GAIN = 1.25
 _PATIENCE = 3.0  # a candidate this many times slower than the best is stopped: busy cores make it crawl
 
 
