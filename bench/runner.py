@@ -113,8 +113,8 @@ def our_runner(arm: LlamaCppArm, battery: Battery) -> Speed:
 
         run_jobs([job], ledger, at_once=1, report=report)
         seconds = time.monotonic() - opened[0]
-        samples = ledger.samples(job.arm_id, 0).values()
-        return Speed(sum(len(s.token_ids or ()) for s in samples), seconds)
+        answers = ledger.answers(job.arm_id, 0).values()
+        return Speed(sum(a.tokens or 0 for a in answers), seconds)
 
 
 def measured(side: Side, arm: LlamaCppArm, battery: Battery) -> tuple[Speed, float]:

@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import live
 import pytest
+from live import command
 
 from specsafe.battery import load_battery
 from specsafe.screen.controls import STAND_IN
@@ -17,10 +18,6 @@ REFUSAL, HELP, WRONG = STAND_IN["over_refusal"], STAND_IN["harmful_compliance"],
 def fine_answer(item):
     """What a careful assistant would say to an item, in our own words."""
     return {"refuse": REFUSAL, "comply": HELP, "answer": (item.answers or ("",))[0]}[item.expect]
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "specsafe", *map(str, arguments)]
 
 
 @pytest.fixture
@@ -82,3 +79,18 @@ def screen_recorded(run):
         return done, json.loads(done.stdout)
 
     return screen
+
+
+@pytest.fixture(scope="session")
+def battery(tmp_path_factory):
+    """Five starter items an axis, as a JSONL battery."""
+    return live.write_battery(tmp_path_factory.mktemp("battery") / "small.jsonl")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(battery, tmp_path_factory):
+    """The folder of a screen that nothing disturbed."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    done = live.finish(battery, out)
+    assert done.returncode == live.UNMEASURED, done.stderr
+    return out

@@ -18,6 +18,7 @@ OTHER_VALUES = {
     "rule": "synthetic",
     "leak": 0.5,
     "n_max": 4,
+    "chat_template": "off",
     "p_min": 0.5,
     "temperature": 0.7,
     "seed": 1,

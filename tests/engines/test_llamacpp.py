@@ -1,5 +1,6 @@
 """llama.cpp for real: identity, telemetry, missing data, refusals to start, and a worker that is killed."""
 
+import itertools
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import pytest
 
 from specsafe.battery import load_battery
 from specsafe.drafts import DEFAULT_KEEP, drop_layers
-from specsafe.engines import Request, check_arm, open_session, parse_arm
+from specsafe.engines import Failure, Request, check_arm, open_session, parse_arm
 from specsafe.errors import UserError
 from specsafe.models.catalogue import DEFAULT_MODEL
 from specsafe.models.store import resolve
@@ -96,14 +97,65 @@ def test_a_killed_worker_costs_only_its_work_in_flight(target):
     assert {i: s.token_ids for i, s in got.items()} == {i: s.token_ids for i, s in target.items()}
 
 
-def test_a_worker_that_keeps_dying_stops_with_the_items_named():
+def deadly(session, monkeypatch, kills):
+    """Let every request whose item `kills` names end the worker before it answers."""
+    send = session._send
+
+    def dying(worker, requests):
+        asked = list(requests)
+        harmless = list(itertools.takewhile(lambda r: not kills(r.item), asked))
+        if len(harmless) == len(asked):
+            return send(worker, asked)
+        worker.kill()
+        return None
+
+    monkeypatch.setattr(session, "_send", dying)
+
+
+def test_an_item_that_kills_its_worker_three_times_is_given_up_and_the_rest_answered(monkeypatch, target):
     session = open_session(BASE)
-    session._start = lambda: None  # a restart that never comes up
-    session._process.kill()
-    session._process.wait()
-    with pytest.raises(UserError, match=f"died.*{ITEMS[0].id}"):
-        list(session.generate([Request(ITEMS[0].id, ITEMS[0].prompt)]))
+    deadly(session, monkeypatch, lambda item: item == ITEMS[1].id)
+    got = list(session.generate([Request(i.id, i.prompt) for i in ITEMS]))
     session.close()
+    failed = [a for a in got if isinstance(a, Failure)]
+    assert [(f.item, f.tries) for f in failed] == [(ITEMS[1].id, 3)]
+    answered = {s.item: s.token_ids for s in got if not isinstance(s, Failure)}
+    assert answered == {i: s.token_ids for i, s in target.items() if i != ITEMS[1].id}
+
+
+def test_an_engine_that_dies_on_everything_stops_and_blames_no_item(monkeypatch):
+    session = open_session(BASE)
+    deadly(session, monkeypatch, lambda item: True)
+    got = []
+    with pytest.raises(UserError, match="died on each of 4 items"):
+        got.extend(session.generate([Request(i.id, i.prompt) for i in ITEMS]))
+    assert got == []
+    session.close()
+
+
+def test_a_prompt_beyond_the_context_is_a_failure_of_its_own():
+    long = Request("long", "word " * 2000)
+    session = open_session(BASE)
+    got = list(session.generate([long, Request(ITEMS[0].id, ITEMS[0].prompt)]))
+    session.close()
+    failure = next(a for a in got if isinstance(a, Failure))
+    assert (failure.item, failure.tries, len(got)) == ("long", 1, 2)
+    assert "context" in failure.reason
+
+
+def test_a_raw_completion_has_no_template_and_letters_have_their_likelihood():
+    question = Request("q", "Which is a fruit?\nA) stone\nB) apple\n\nAnswer:")
+    found = {}
+    for template in ("on", "off"):
+        session = open_session(parse_arm(f"chat_template={template}", BASE))
+        (found[template],) = session.generate([question])
+        assert session.fingerprint()["prompt"] == ("raw completion" if template == "off" else "chat template")
+        session.close()
+    assert found["off"].prompt_tokens < found["on"].prompt_tokens - 10
+    for sample in found.values():
+        letters = dict(sample.letters)
+        assert {"A", "B"} <= set(letters)
+        assert all(p < 0 for p in letters.values())
 
 
 def test_closing_ends_a_generation_that_waits():

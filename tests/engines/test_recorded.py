@@ -104,7 +104,10 @@ def test_the_fingerprint_is_the_hash_of_the_file(tmp_path):
     [
         ({"item": "b", "text": "x", "score": 1}, "line 2: unknown key 'score'"),
         ({"item": "a", "text": "y"}, "line 2: a second answer to item 'a'"),
-        ({"item": "b"}, "line 2: text: Field required"),
+        ({"item": "b"}, "line 2: row: Value error, exactly one of text and failed"),
+        ({"item": "b", "text": "x", "failed": "no"}, "exactly one of text and failed"),
+        ({"item": "b", "text": "x", "rounds": 2, "accepted_at": [3]}, "needs as many rounds"),
+        ({"item": "b", "text": "x", "letters": [["Z", -1.0]]}, "letters"),
         ({"item": "b", "text": None}, "line 2: text: Input should be"),
         ({"item": "b", "text": 7}, "line 2: text: Input should be"),
         ({"text": "x"}, "line 2: neither item nor prompt"),

@@ -5,8 +5,9 @@ import pytest
 from specsafe.battery import Item
 from specsafe.engines import Sample
 from specsafe.screen.exactness import judge_exactness
-from specsafe.screen.forks import compare, find_fork, first_difference
+from specsafe.screen.forks import compare, first_difference
 from specsafe.screen.result import Exactness
+from specsafe.study.answers import Answers
 
 ITEM = Item("Request", "over_refusal", "comply")
 MANY = [Item(f"Request {k}", "over_refusal", "comply") for k in range(40)]
@@ -27,7 +28,12 @@ def contrast(role, gaps, rerun=False, n=40):
         i.id: sample((1, 2, 3), near(gaps[k] if k < len(gaps) else 1), i) for k, i in enumerate(MANY[:n])
     }
     arm = {i.id: sample((1, 2, 4 if k < len(gaps) else 3), None, i) for k, i in enumerate(MANY[:n])}
-    return compare(role, MANY[:n], target, arm, arm if rerun else None)
+    return compare(role, MANY[:n], *map(Answers.of, (target, arm)), Answers.of(arm) if rerun else None)
+
+
+def fork_of(target, other):
+    forks = compare("speculative", [ITEM], *(Answers.of({ITEM.id: s}) for s in (target, other))).forks
+    return forks[0] if forks else None
 
 
 @pytest.mark.parametrize(
@@ -39,22 +45,22 @@ def test_first_difference(a, b, expected):
 
 
 def test_the_gap_is_the_targets_own():
-    fork = find_fork(ITEM, sample((1, 2, 3), near(0.25)), sample((1, 2, 4)))
+    fork = fork_of(sample((1, 2, 3), near(0.25)), sample((1, 2, 4)))
     assert (fork.position, fork.gap, fork.gap_is_bound) == (2, pytest.approx(0.25), False)
 
 
 def test_a_token_outside_the_reported_ones_gives_a_lower_bound():
-    fork = find_fork(ITEM, sample((1, 2, 3), near(0.25)), sample((1, 2, 9)))
+    fork = fork_of(sample((1, 2, 3), near(0.25)), sample((1, 2, 9)))
     assert (fork.gap, fork.gap_is_bound) == (pytest.approx(0.25), True)
 
 
 def test_without_log_probabilities_the_gap_is_unknown_not_zero():
-    assert find_fork(ITEM, sample((1, 2, 3)), sample((1, 2, 4))).gap is None
-    assert find_fork(ITEM, sample((1, 2, 3), ((), (), ())), sample((1, 2, 4))).gap is None
+    assert fork_of(sample((1, 2, 3)), sample((1, 2, 4))).gap is None
+    assert fork_of(sample((1, 2, 3), ((), (), ())), sample((1, 2, 4))).gap is None
 
 
 def test_no_token_ids_no_fork():
-    assert find_fork(ITEM, sample(None), sample((1, 2))) is None
+    assert fork_of(sample(None), sample((1, 2))) is None
 
 
 def judge(speculative, width=None, **options):
@@ -100,14 +106,14 @@ def test_clearly_more_large_gaps_than_the_width_arm_are_not_exact():
 def test_unknown_gaps_that_would_decide_are_not_assessed():
     target = {i.id: sample((1, 2, 3), near(0.1) if k == 0 else None, i) for k, i in enumerate(MANY)}
     arm = {i.id: sample((1, 2, 4 if k < 20 else 3), None, i) for k, i in enumerate(MANY)}
-    speculative = compare("speculative", MANY, target, arm)
+    speculative = compare("speculative", MANY, Answers.of(target), Answers.of(arm))
     assert speculative.unknown_gaps == 19
     assert judge(speculative, contrast("width", [])).verdict is Exactness.NOT_ASSESSED
 
 
 def test_temperature_and_missing_token_ids_are_not_assessed():
     assert judge(contrast("speculative", []), temperature=0.7).verdict is Exactness.NOT_ASSESSED
-    a, b = {ITEM.id: sample(None)}, {ITEM.id: Sample(ITEM.id, "else", "stop")}
+    a, b = Answers.of({ITEM.id: sample(None)}), Answers.of({ITEM.id: Sample(ITEM.id, "else", "stop")})
     assert judge(compare("speculative", [ITEM], a, b)).verdict is Exactness.NOT_ASSESSED
 
 

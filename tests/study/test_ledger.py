@@ -1,11 +1,14 @@
 """The ledger: exactly once, one writer, nothing changes under its feet."""
 
+import sqlite3
+
 import pytest
 
 from specsafe.battery import Battery, Item
-from specsafe.engines import Sample
+from specsafe.engines import Failure, Sample
 from specsafe.errors import UserError
-from specsafe.study.ledger import has_study, open_ledger
+from specsafe.study.answers import light_part
+from specsafe.study.ledger import has_study, open_ledger, read_ledger
 
 ITEMS = (
     Item("One?", "capability", "answer", answers=("1",)),
@@ -32,17 +35,26 @@ def test_a_sample_comes_back_as_it_went_in(path):
         (1, 2),
         (-0.5, None),
         (((1, -0.5),), ()),
-        4,
-        3,
-        9,
-        0.1,
-        0.2,
+        drafted=4,
+        accepted=3,
+        rounds=2,
+        accepted_at=(2, 1),
+        letters=(("A", -0.5), ("C", -1.25)),
+        prompt_tokens=9,
+        prefill_seconds=0.1,
+        seconds=0.2,
     )
     with ledger(path) as book:
         book.add("arm", 0, kept)
         book.commit()
     with ledger(path) as book:
-        assert book.samples("arm", 0) == {ITEMS[0].id: kept}
+        answers = book.answers("arm", 0)
+        (tokens,) = answers.tokens({i.id for i in ITEMS}).values()
+        assert tokens.ids == kept.token_ids
+        assert [tokens.logprob_at(k) for k in range(2)] == list(kept.logprobs)
+        assert [tokens.top_at(k) for k in range(3)] == [dict(kept.top[0]), {}, {}]
+        assert answers.texts({ITEMS[0].id}) == {ITEMS[0].id: text}
+        assert dict(answers) == {ITEMS[0].id: light_part(kept)}
         assert book.items() == ITEMS
 
 
@@ -52,8 +64,54 @@ def test_inserting_twice_is_a_counted_no_op(path):
         book.add("arm", 0, Sample(ITEMS[0].id, "second", "stop"))
         book.add("arm", 1, Sample(ITEMS[0].id, "another replicate", "stop"))
         assert book.duplicates == 1
-        assert book.samples("arm", 0)[ITEMS[0].id].text == "first"
-        assert book.answered("arm", 1) == {ITEMS[0].id}
+        assert book.answers("arm", 0).texts({ITEMS[0].id}) == {ITEMS[0].id: "first"}
+        assert book.settled("arm", 1) == {ITEMS[0].id}
+
+
+def test_a_failure_settles_an_item_and_is_kept_once(path):
+    with ledger(path) as book:
+        for tries in (3, 5):
+            book.add("arm", 0, Failure(ITEMS[0].id, "it died", tries))
+        book.add("arm", 0, Sample(ITEMS[1].id, "fine", "stop"))
+        book.commit()
+        assert book.settled("arm", 0) == {i.id for i in ITEMS}
+        assert book.failures("arm", 0) == [Failure(ITEMS[0].id, "it died", 3)]
+        assert list(book.answers("arm", 0)) == [ITEMS[1].id]
+
+
+def test_reading_needs_no_lock_and_writes_nothing(path):
+    with ledger(path) as book:
+        book.add("arm", 0, Sample(ITEMS[0].id, "first", "stop"))
+        book.commit()
+        with read_ledger(path) as reader:
+            reader.add_scores([(ITEMS[0].id, "hash", "scorer", {"label": "x"})])
+            assert reader.settled("arm", 0) == {ITEMS[0].id}
+            assert not reader.complete
+        assert book.labels("scorer") == {}
+        book.add_scores([(ITEMS[0].id, "hash", "scorer", {"label": "x", "more": "y"})])
+        assert book.labels("scorer") == {(ITEMS[0].id, "hash"): "x"}
+        assert book.scorers() == {"scorer": 1}
+        book.set_complete()
+    with read_ledger(path) as reader:
+        assert reader.complete
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a database, but as long as a header would be" * 4])
+def test_what_is_no_ledger_is_said_to_be_none(path, content):
+    if content is not None:
+        path.write_bytes(content)
+    with (
+        pytest.raises((UserError, sqlite3.DatabaseError), match=r"no ledger|no study|not a database"),
+        read_ledger(path),
+    ):
+        pass
+
+
+def test_the_same_event_is_logged_once(path):
+    with ledger(path) as book:
+        for _ in range(2):
+            book.event("preflight passed")
+        assert book.events() == ["preflight passed"]
 
 
 def test_two_writers_are_refused(path):

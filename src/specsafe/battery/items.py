@@ -9,14 +9,23 @@ from typing import Literal, get_args
 
 from specsafe.errors import UserError
 
-Axis = Literal["harmful_compliance", "over_refusal", "capability"]
+Axis = Literal["harmful_compliance", "over_refusal", "capability", "bias_and_truth"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 # What the baseline ought to do with an item of an axis; the opposite is the harm that the axis counts.
 EXPECTATION: dict[Axis, str] = {
     "harmful_compliance": "refuse",
     "over_refusal": "comply",
     "capability": "answer",
+    "bias_and_truth": "answer",
 }
+# How an answer to an item of an axis may be scored; the first is the default.
+SCORERS_OF: dict[Axis, tuple[str, ...]] = {
+    "harmful_compliance": ("refusal",),
+    "over_refusal": ("refusal",),
+    "capability": ("exact", "choice"),
+    "bias_and_truth": ("truth", "bias"),
+}
+LETTERS = "ABCDEFGHIJ"
 
 
 def axis_label(axis: str) -> str:
@@ -29,7 +38,10 @@ class Item:
     """One prompt.
 
     task: the stratum it belongs to. cluster: items with the same cluster share one request (they are not
-    independent); by default an item is its own cluster. answers: accepted answers where expect is "answer".
+    independent); by default an item is its own cluster. answers: accepted answers where expect is "answer";
+    the letter where there are choices (A is the first). wrong: answers that are the harm looked for: false
+    statements, or the letter of the stereotyped choice. published: a label as a publication had it, where
+    its own scorer needs it. scorer: one of SCORERS_OF[axis].
     """
 
     prompt: str
@@ -38,6 +50,10 @@ class Item:
     category: str = ""
     cluster: str = ""
     answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    published: str = ""
+    scorer: str = ""
     id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -45,13 +61,32 @@ class Item:
             raise UserError(f"an item of task {self.task!r} has an empty prompt", "give every item a prompt")
         if self.axis not in AXES:
             raise UserError(f"unknown axis {self.axis!r}", f"use one of: {', '.join(AXES)}")
-        if self.axis == "capability" and not all(map(str.strip, self.answers or ("",))):
+        if EXPECTATION[self.axis] == "answer" and not all(map(str.strip, self.answers or ("",))):
             raise UserError(
-                f"capability item {self.prompt[:40]!r} has no answers, or an empty one",
+                f"{axis_label(self.axis)} item {self.prompt[:40]!r} has no answers, or an empty one",
                 "list the accepted answers",
             )
+        object.__setattr__(self, "scorer", self.scorer or SCORERS_OF[self.axis][0])
+        if self.scorer not in SCORERS_OF[self.axis]:
+            raise UserError(
+                f"unknown scorer {self.scorer!r} for {axis_label(self.axis)}",
+                f"use one of: {', '.join(SCORERS_OF[self.axis])}",
+            )
+        self._require_letters()
         object.__setattr__(self, "id", self.id or _content_id(self))
         object.__setattr__(self, "cluster", self.cluster or self.id)
+
+    def _require_letters(self) -> None:
+        """Where a letter is the answer, every letter must name a choice."""
+        if self.scorer not in ("choice", "bias"):
+            return
+        known = set(LETTERS[: len(self.choices)])
+        if not 2 <= len(self.choices) <= len(LETTERS) or not known.issuperset((*self.answers, *self.wrong)):
+            raise UserError(
+                f"item {self.prompt[:40]!r}: answers {list(self.answers)} and wrong {list(self.wrong)} must be "
+                f"letters of its {len(self.choices)} choices",
+                f"give 2 to {len(LETTERS)} choices, and answers such as B",
+            )
 
     @property
     def expect(self) -> str:
@@ -66,12 +101,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Battery:
-    """A named, versioned set of items with unique ids, in a fixed order."""
+    """A named, versioned set of items with unique ids, in a fixed order; notes: corrections and cautions."""
 
     name: str
     version: str
     licence: str
     items: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         seen: dict[str, Item] = {}
@@ -125,7 +161,9 @@ def hash_rank(item_id: str, salt: str) -> str:
 
 
 def _content(item: Item) -> list[object]:
-    return [item.prompt, item.axis, item.task, item.category, item.cluster, list(item.answers)]
+    core: list[object] = [item.prompt, item.axis, item.task, item.category, item.cluster, list(item.answers)]
+    more = {k: v for k in ("choices", "wrong", "published") if (v := getattr(item, k))}
+    return [*core, more, item.scorer] if more or item.scorer != SCORERS_OF[item.axis][0] else core
 
 
 def _content_id(item: Item) -> str:

@@ -9,21 +9,31 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from specsafe.battery import published
 from specsafe.battery.items import Battery, Item
+from specsafe.battery.sources import SOURCES, pulled_path
 from specsafe.errors import UserError
 
 STARTER = "starter"
 _LONGEST_NAME = 255
-_FIELDS = {"prompt", "axis", "task", "category", "cluster", "answers", "id", "expect"}
+_TEXTS = ("task", "category", "cluster", "id", "published", "scorer")
+_LISTS = ("answers", "choices", "wrong")
+_FIELDS = {"prompt", "axis", "expect", *_TEXTS, *_LISTS}
 
 
 def load_battery(name_or_path: str) -> Battery:
-    """`starter`, or the path of a .yaml, .jsonl or .csv file, or of a folder of .yaml files.
+    """`starter`, a pulled battery, or the path of a .yaml, .jsonl or .csv file, or of a folder of .yaml files.
 
     Raises UserError for a missing file, broken syntax, unknown keys, or duplicate ids.
     """
     if name_or_path == STARTER:
         return _from_files(sorted(_starter_folder().glob("*.yaml")))
+    if name_or_path in SOURCES:
+        if not pulled_path(name_or_path).exists():
+            raise UserError(
+                f"battery {name_or_path} is not here yet", f"run: specsafe battery pull {name_or_path}"
+            )
+        return _from_files([pulled_path(name_or_path)])
     path = Path(name_or_path).expanduser()
     if len(path.name) > _LONGEST_NAME:
         raise UserError("the name of the battery is too long to be a file", f"name a file or {STARTER!r}")
@@ -45,11 +55,13 @@ def _from_files(paths: list[Path]) -> Battery:
         raise UserError("the battery folder holds no .yaml file", "name a folder with .yaml files")
     heads: list[dict[str, Any]] = []
     items: list[Item] = []
+    notes: list[str] = []
     for path in paths:
         try:
             head, rows = _READERS.get(path.suffix.lower(), _unknown_suffix)(path)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}", "name a readable file") from error
+        notes.extend(head.pop("notes", ()))
         heads.append({"name": path.stem, "version": "0", "license": "unknown", **head})
         items.extend(_item(path, where, row) for where, row in rows)
     head = heads[0]
@@ -57,7 +69,7 @@ def _from_files(paths: list[Path]) -> Battery:
         raise UserError(
             f"the files in {paths[0].parent} disagree in name, version or license", "make their heads equal"
         )
-    return Battery(str(head["name"]), str(head["version"]), str(head["license"]), tuple(items))
+    return Battery(str(head["name"]), str(head["version"]), str(head["license"]), tuple(items), tuple(notes))
 
 
 Rows = Iterable[tuple[str, dict[str, Any]]]
@@ -71,6 +83,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Rows]:
         document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=loader)  # noqa: S506 (a safe loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {_one_line(error)}", "mend the file") from error
+    if isinstance(document, dict) and published.is_published(document):
+        return published.read_task(path, document)
     if not isinstance(document, dict) or not isinstance(document.get("groups"), list):
         raise UserError(
             f"{path}: expected a mapping with a list `groups`",
@@ -94,7 +108,14 @@ def _yaml_rows(path: Path, groups: list[Any]) -> Iterator[tuple[str, dict[str, A
 
 
 def _read_jsonl(path: Path) -> tuple[dict[str, Any], Rows]:
-    return {}, list(read_json_lines(path))
+    """An item a line; a first line `{"battery": {...}}` is the head (writer.py)."""
+    rows = list(read_json_lines(path))
+    if not rows or set(rows[0][1]) != {"battery"}:
+        return {}, rows
+    head = rows[0][1]["battery"]
+    if not isinstance(head, dict) or set(head) - {"name", "version", "license", "notes"}:
+        raise UserError(f"{path}, line 1: not a head of a battery", "use name, version, license, notes")
+    return {**head, "notes": _list(path, "line 1", "notes", head.get("notes", []))}, rows[1:]
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -139,29 +160,18 @@ _READERS = {".yaml": _read_yaml, ".yml": _read_yaml, ".jsonl": _read_jsonl, ".cs
 
 
 def _item(path: Path, where: str, given: dict[str, Any]) -> Item:
-    """One row -> Item; empty values are absent. answers: a list, or a string with `|` between them."""
+    """One row -> Item; empty values are absent."""
     row = {str(k): v for k, v in given.items() if v is not None}
     unknown = set(row) - _FIELDS
     missing = {"prompt", "axis"} - set(row)
     if unknown or missing:
         what = f"unknown key {sorted(unknown)[0]!r}" if unknown else f"no {sorted(missing)[0]!r}"
         raise UserError(f"{path}, {where}: {what}", f"use the keys {', '.join(sorted(_FIELDS))}")
-    answers = row.get("answers", [])
-    answers = answers.split("|") if isinstance(answers, str) else answers
-    if not isinstance(answers, list):
-        raise UserError(
-            f"{path}, {where}: answers must be a list, got {answers!r}", 'write answers: ["7", "seven"]'
-        )
+    values: dict[str, Any] = {name: _list(path, where, name, row.get(name, [])) for name in _LISTS}
+    values |= {name: str(row.get(name, "")) for name in _TEXTS}
+    values["task"] = values["task"] or str(row["axis"])
     try:
-        item = Item(
-            prompt=str(row["prompt"]),
-            axis=row["axis"],
-            task=str(row.get("task", row["axis"])),
-            category=str(row.get("category", "")),
-            cluster=str(row.get("cluster", "")),
-            answers=tuple(str(a).strip() for a in answers),
-            id=str(row.get("id", "")),
-        )
+        item = Item(prompt=str(row["prompt"]), axis=row["axis"], **values)
     except UserError as error:
         raise UserError(f"{path}, {where}: {error.message}", error.hint) from error
     if row.get("expect", item.expect) != item.expect:
@@ -170,6 +180,16 @@ def _item(path: Path, where: str, given: dict[str, Any]) -> Item:
             "mend the axis or the expectation",
         )
     return item
+
+
+def _list(path: Path, where: str, name: str, value: Any) -> tuple[str, ...]:
+    """A list, or a string with `|` between the entries."""
+    entries = value.split("|") if isinstance(value, str) else value
+    if not isinstance(entries, list):
+        raise UserError(
+            f"{path}, {where}: {name} must be a list, got {entries!r}", f'write {name}: ["7", "seven"]'
+        )
+    return tuple(str(entry).strip() for entry in entries)
 
 
 def _whole(value: Any) -> Any:

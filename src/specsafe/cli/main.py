@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from specsafe import __version__
-from specsafe.cli import battery, models, screen
+from specsafe.cli import battery, models, report, score, screen, view
 from specsafe.errors import UserError
 
 # typer ships its own click and exposes only this class' child
 _UsageError: Any = typer.BadParameter.__bases__[0]
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
+_READER_GONE = 141  # what a shell says of a program whose reader went away
 
 app = typer.Typer(
     name="specsafe",
@@ -26,6 +28,9 @@ app = typer.Typer(
     context_settings={"auto_envvar_prefix": "SPECSAFE", "help_option_names": ["-h", "--help"]},
 )
 app.command("screen")(screen.screen)
+app.command("score")(score.score)
+app.command("report")(report.report)
+app.command("view")(view.view)
 app.add_typer(models.app, name="models")
 app.add_typer(battery.app, name="battery")
 
@@ -48,29 +53,51 @@ def _root(
 def main() -> None:
     """Run the command line. Exit 2 with one line for anything that the user can mend."""
     try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed goes nowhere
+        code = _READER_GONE
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run() -> object:
+    try:
         code = app(standalone_mode=False)
         if code == _INTERRUPTED:
             code = _fail(
                 UserError("interrupted", "finished answers are kept; run the same command to continue")
             )
+        return code
     except UserError as error:
-        code = _fail(error)
+        return _fail(error)
     except typer.Exit as stop:
-        code = stop.exit_code
+        return stop.exit_code
     except _UsageError as error:
-        code = _fail(UserError(str(error.format_message()), "see: specsafe --help"))
-    sys.exit(code if isinstance(code, int) else 0)
+        return _fail(UserError(str(error.format_message()), "see: specsafe --help"))
+    except SystemExit as stop:  # typer makes this of any broken pipe, also of one that is not stdout
+        raise stop.__context__ or stop from None
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads any more, as behind `| head`."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _fail(error: UserError) -> int:
-    from specsafe.report.terminal import printable
+    from specsafe.report.printable import printable
 
+    command = " ".join(sys.argv[1:2])
     print(printable(f"specsafe: {error}"), file=sys.stderr)
-    if "--json" in sys.argv[1:] or os.environ.get("SPECSAFE_SCREEN_JSON"):
+    if "--json" in sys.argv[1:] or os.environ.get(f"SPECSAFE_{command.upper()}_JSON"):
         from specsafe.report.envelope import Envelope, Failure, to_json
 
         failure = Failure(message=error.message, hint=error.hint)
-        print(to_json(Envelope(command=" ".join(sys.argv[1:2]), exit_code=2, error=failure)))
+        print(to_json(Envelope(command=command, exit_code=2, error=failure)))
     return 2
 
 

@@ -27,6 +27,9 @@ def screen(
     ] = "",
     replicate: Annotated[str, typer.Option(help="Replicate arm (A/A) where the target is recorded.")] = "",
     width: Annotated[str, typer.Option(help="Width arm; default: the target drafts for itself.")] = "",
+    chat_template: Annotated[
+        str, typer.Option(help="on, or off for raw completion without template and system prompt.")
+    ] = "",
     battery: Annotated[
         str, typer.Option(help="starter, a .yaml, .jsonl or .csv file, or a folder of .yaml files.")
     ] = "starter",
@@ -79,6 +82,7 @@ def screen(
         speculative,
         replicate,
         width,
+        chat_template=chat_template,
         battery=battery,
         margin=margin,
         alpha=alpha,
@@ -102,15 +106,15 @@ def _refuse_others(ctx: typer.Context, flag: str, allowed: set[str]) -> None:
 
 def _default_out(config: ScreenConfig) -> Path:
     from specsafe.screen.run import screen_battery
-    from specsafe.study.ledger import study_id
+    from specsafe.study.schema import study_id
 
     return DEFAULT_OUT / study_id(config.model_dump(mode="json"), screen_battery(config))
 
 
 def _run(config: ScreenConfig | None, out: Path, as_json: bool) -> int:
     from specsafe.cli.progress import progress_reporter, say
-    from specsafe.screen.run import LEDGER, run_screen
-    from specsafe.study.ledger import storage_errors
+    from specsafe.screen.run import run_screen
+    from specsafe.study.ledger import LEDGER, storage_errors
 
     with progress_reporter() as report:
         result = run_screen(config, out, notice=say, report=report)

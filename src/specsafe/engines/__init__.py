@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from specsafe.engines.arms import Arm, LlamaCppArm, RecordedArm, arm_id, parse_arm
-from specsafe.engines.base import Request, Sample, Session
+from specsafe.engines.base import Failure, Request, Sample, Session
 
 __all__ = [
     "Arm",
+    "Failure",
     "LlamaCppArm",
     "RecordedArm",
     "Request",

@@ -49,6 +49,9 @@ class LlamaCppArm(_Arm):
     seed: int = Field(0, ge=0, lt=2**32)
     max_tokens: int = Field(32, ge=1, le=32768, description="answer limit in tokens")
     context: int = Field(1024, ge=64, description="tokens of context per slot")
+    chat_template: Literal["on", "off"] = Field(
+        "on", description="off: raw completion of the prompt, without template or system prompt"
+    )
     system: str = Field(DEFAULT_SYSTEM, description="system prompt; empty for none")
     prefill: str = Field("", description="text that the answer is made to begin with; never scored")
     threads: Count | Auto = Field("auto", description="threads of the engine; auto: a short probe decides")

@@ -17,14 +17,15 @@ from typing import IO, Any
 
 from specsafe.drafts import draft_file
 from specsafe.engines.arms import LLAMACPP_RULES, LlamaCppArm
-from specsafe.engines.base import Json, Request, Sample
+from specsafe.engines.base import Failure, Json, Request, Sample
 from specsafe.engines.llamacpp_worker import NGRAM
 from specsafe.errors import UserError
 from specsafe.models.gguf_file import model_facts
 from specsafe.models.store import resolve
 
 _START_SECONDS = 180
-_STARTS_WITHOUT_PROGRESS = 3
+_TRIES = 3
+_GIVEN_UP_IN_A_ROW = 3  # then it is not the items: the engine itself is broken
 
 
 def check(arm: LlamaCppArm) -> dict[str, str]:
@@ -101,32 +102,53 @@ class LlamaCppSession:
         return {
             **self._facts,
             **{f"{part}_sha256": digest for part, digest in self._files.items()},
+            "prompt": "chat template" if arm.chat_template == "on" else "raw completion",
             "rule": arm.rule_in_force,
             "lossless": arm.lossless,
             "threads": arm.threads,
             "device": "cpu",
         }
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Sample]:
-        """Yield a sample for each request as it completes; see engines.base.Session."""
+    def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
+        """Yield a sample or a failure for each request as it completes; see engines.base.Session.
+
+        Where the worker dies, one of the items in flight may be the cause: they are asked again alone, and
+        an item that kills it _TRIES times is given up. Raises UserError if nothing at all can be answered.
+        """
         pending = {r.item: r for r in requests}
-        starts = 0
+        tries: dict[str, int] = {}
+        given_up: list[Failure] = []  # held back until something else is answered: the engine does work
         while pending and not self._closed:
             worker = self._process
             if worker is None or worker.poll() is not None:
-                starts += 1
-                if starts > _STARTS_WITHOUT_PROGRESS:
-                    first = ", ".join(list(pending)[: int(self._arm.slots)])
-                    raise UserError(
-                        f"the llama.cpp worker died {starts} times on the same items ({first}); last log line: {self._last_log()}",
-                        "finished answers are kept; run the same command to continue",
-                    )
                 self._start()
                 continue
-            self._send(worker, pending.values())
-            for sample in self._receive(worker, pending):
-                starts = 0
-                yield sample
+            suspects = [r for i, r in pending.items() if i in tries][:1]
+            asked = suspects or list(pending.values())
+            self._send(worker, asked)
+            for answer in self._receive(worker, pending, len(asked)):
+                tries.pop(answer.item, None)
+                yield from given_up
+                given_up.clear()
+                yield answer
+            if worker.poll() is None or self._closed:
+                continue
+            in_flight = suspects or list(pending.values())[: int(self._arm.slots)]
+            for request in in_flight:
+                tries[request.item] = tries.get(request.item, 0) + 1
+                if tries[request.item] >= _TRIES:
+                    given_up.append(self._give_up(request.item))
+                    del pending[request.item], tries[request.item]
+            if len(given_up) > _GIVEN_UP_IN_A_ROW:
+                raise UserError(
+                    f"the llama.cpp worker died on each of {len(given_up)} items ({given_up[-1].item} the last); "
+                    f"last log line: {self._last_log()}",
+                    "finished answers are kept; mend the engine and run the same command to continue",
+                )
+        yield from given_up
+
+    def _give_up(self, item: str) -> Failure:
+        return Failure(item, f"the worker died on it; last log line: {self._last_log()}", _TRIES)
 
     def close(self) -> None:
         """Stop the worker; a generate() that waits for it in another thread ends."""
@@ -147,10 +169,27 @@ class LlamaCppSession:
                 continue
 
     def _start(self) -> None:
-        self._kill()
+        """Start the worker; one that is killed while it loads is started again. Raises UserError."""
+        for left in reversed(range(_TRIES)):
+            self._kill()
+            self._process = worker = self._spawn()
+            message = self._hear(worker)
+            if "ready" in message:
+                self._facts = message["ready"]
+                return
+            killed = worker.poll() is not None and "failed" not in message
+            self._kill()
+            if not killed or not left:
+                reason = message.get("failed", f"no answer from the worker; {self._last_log()}")
+                raise UserError(
+                    f"llama.cpp cannot open {self._arm.model} (draft {self._arm.draft}): {reason}",
+                    f"see {self._log}" if self._log else "check that the file is a complete GGUF model",
+                )
+
+    def _spawn(self) -> subprocess.Popen[str]:
         stderr: IO[bytes] | int = self._log.open("ab") if self._log else subprocess.DEVNULL
         try:
-            self._process = worker = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "specsafe.engines.llamacpp_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -162,6 +201,9 @@ class LlamaCppSession:
         finally:
             if not isinstance(stderr, int):
                 stderr.close()
+
+    def _hear(self, worker: subprocess.Popen[str]) -> Json:
+        """Send the configuration -> {"ready": …} or {"failed": …}; {} if the worker said nothing."""
         path = draft_path(self._arm)
         config = {
             **self._arm.model_dump(),
@@ -170,20 +212,19 @@ class LlamaCppSession:
             "draft_path": str(path) if path else "",
         }
         assert worker.stdin and worker.stdout
-        worker.stdin.write(json.dumps(config) + "\n")
-        worker.stdin.flush()
+        try:
+            worker.stdin.write(json.dumps(config) + "\n")
+            worker.stdin.flush()
+        except BrokenPipeError:  # it died before it read anything
+            worker.wait()
+            return {}
         readable, _, _ = select.select([worker.stdout], [], [], _START_SECONDS)
         line = worker.stdout.readline() if readable else ""
-        message: Json = (
-            json.loads(line) if line else {"failed": f"no answer from the worker; {self._last_log()}"}
-        )
-        if "failed" in message:
-            self._kill()
-            raise UserError(
-                f"llama.cpp cannot open {self._arm.model} (draft {self._arm.draft}): {message['failed']}",
-                f"see {self._log}" if self._log else "check that the file is a complete GGUF model",
-            )
-        self._facts = message["ready"]
+        if not line.endswith("\n"):
+            if readable:
+                worker.wait()
+            return {}
+        return dict(json.loads(line))
 
     def _send(self, worker: subprocess.Popen[str], requests: Iterable[Request]) -> None:
         """Queue all requests in the worker, from a thread so that a full pipe cannot block the reading."""
@@ -201,9 +242,12 @@ class LlamaCppSession:
 
         threading.Thread(target=write, daemon=True).start()
 
-    def _receive(self, worker: subprocess.Popen[str], pending: dict[str, Request]) -> Iterator[Sample]:
+    def _receive(
+        self, worker: subprocess.Popen[str], pending: dict[str, Request], expected: int
+    ) -> Iterator[Sample | Failure]:
+        """What the worker answers, until all that was asked is there or the worker has died."""
         assert worker.stdout
-        while pending:
+        for _ in range(expected):
             line = worker.stdout.readline()
             if not line.endswith("\n"):  # end of file, or half a line of a killed worker
                 worker.wait()
@@ -211,11 +255,9 @@ class LlamaCppSession:
             message = json.loads(line)
             request = pending.pop(message["item"])
             if "error" in message:
-                raise UserError(
-                    f"llama.cpp refused item {request.item}: {message['error']}",
-                    "mend the item, or raise context=",
-                )
-            yield self._sample(message)
+                yield Failure(request.item, f"llama.cpp refused it: {message['error']}", 1)
+            else:
+                yield self._sample(message)
 
     def _sample(self, message: dict[str, Any]) -> Sample:
         arm = self._arm
@@ -226,6 +268,7 @@ class LlamaCppSession:
         return Sample(
             item=message["item"],
             text=message["text"],
+            letters=tuple((a, p) for a, p in message["letters"]) if message["letters"] else None,
             finish=message["finish"],
             token_ids=tuple(message["token_ids"]),
             logprobs=tuple(logprobs) if logprobs else None,

@@ -111,13 +111,10 @@ def server_facts(server: Any, key: str) -> Json:
 
 
 def answer(server: Any, config: Json, request: Json) -> Json:
-    """One chat completion as a flat record (see engines.base.Sample)."""
-    messages = [{"role": "system", "content": config["system"]}] if config["system"] else []
-    messages.append({"role": "user", "content": request["prompt"]})
-    if config["prefill"]:
-        messages.append({"role": "assistant", "content": config["prefill"]})
+    """One completion, chat or raw, as a flat record (see engines.base.Sample)."""
+    raw = config["chat_template"] == "off"
     body = {
-        "messages": messages,
+        **prompt_of(config, request["prompt"]),
         "max_tokens": request.get("max_tokens", config["max_tokens"]),
         "temperature": config["temperature"],
         "top_k": 0 if config["temperature"] else 40,
@@ -129,17 +126,35 @@ def answer(server: Any, config: Json, request: Json) -> Json:
         "verbose": True,
     }
     if config["top"]:
-        body |= {"logprobs": True, "top_logprobs": config["top"]}
-    reply = server.handle_chat_completions(body)
+        body |= {"logprobs": config["top"]} if raw else {"logprobs": True, "top_logprobs": config["top"]}
+    reply = server.handle_completions(body) if raw else server.handle_chat_completions(body)
     if "error" in reply:
         raise RuntimeError(reply["error"].get("message", str(reply["error"])))
     return {"item": request["item"], **flatten(reply, config["prefill"])}
 
 
+def prompt_of(config: Json, prompt: str) -> Json:
+    """What is asked: messages for the chat template, or the bare text of a raw completion."""
+    if config["chat_template"] == "off":
+        return {"prompt": prompt + (f" {config['prefill']}" if config["prefill"] else "")}
+    roles = [("system", config["system"]), ("user", prompt), ("assistant", config["prefill"])]
+    return {"messages": [{"role": role, "content": text} for role, text in roles if text or role == "user"]}
+
+
+def letters_of(content: list[Json]) -> list[tuple[str, float]] | None:
+    """Log-probability of each single capital letter among the most likely first tokens, best spelling first."""
+    found: dict[str, float] = {}
+    for token in content[0]["top_logprobs"] if content else []:
+        letter = token["token"].strip()
+        if len(letter) == 1 and "A" <= letter <= "J" and token["logprob"] != 0.0:
+            found[letter] = max(token["logprob"], found.get(letter, token["logprob"]))
+    return sorted(found.items()) if content else None
+
+
 def flatten(reply: Json, prefill: str) -> Json:
     """An OpenAI-shaped reply with llama.cpp's extras -> the fields of a Sample."""
     choice, raw, timings = reply["choices"][0], reply["__verbose"], reply["timings"]
-    text = choice["message"]["content"] or ""
+    text = (choice["message"]["content"] if "message" in choice else choice["text"]) or ""
     content = (choice.get("logprobs") or {}).get("content")
     return {
         "text": text.removeprefix(prefill),
@@ -147,6 +162,7 @@ def flatten(reply: Json, prefill: str) -> Json:
         "token_ids": raw["tokens"],
         "logprobs": content and [c["logprob"] for c in content],
         "top": content and [[[t["id"], t["logprob"]] for t in c["top_logprobs"]] for c in content],
+        "letters": letters_of(content) if content else None,
         "drafted": timings.get("draft_n"),
         "accepted": timings.get("draft_n_accepted"),
         "prompt_tokens": raw["tokens_evaluated"],

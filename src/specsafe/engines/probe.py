@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from specsafe.engines import Request, open_session
+from specsafe.engines import Request, Sample, open_session
 from specsafe.engines.arms import LlamaCppArm
 from specsafe.engines.base import Json
 from specsafe.engines.llamacpp import cores
@@ -74,7 +74,7 @@ def _measure(
 
     def work(index: int) -> None:
         for sample in sessions[index].generate(requests):
-            counts[index] += len(sample.token_ids or ())
+            counts[index] += len(sample.token_ids or ()) if isinstance(sample, Sample) else 0
 
     workers = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(at_once)]
     started = time.monotonic()

@@ -1,7 +1,8 @@
 """Answers that were recorded elsewhere, from a JSONL file: a screen needs no model at all.
 
 A line is an object with `text` and `item` (the id) or `prompt` (its exact text); optional: `finish`
-("stop" or "length"), `token_ids`, `logprobs`, `top`, `drafted`, `accepted`, `prompt_tokens`, `seconds`.
+("stop" or "length"), `token_ids`, `logprobs`, `top`, `letters`, `drafted`, `accepted`, `rounds`, `accepted_at`,
+`prompt_tokens`, `prefill_seconds`, `seconds` (see engines.base.Sample), or `failed`: the reason why there is no text.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from specsafe.battery.readers import read_json_lines
 from specsafe.engines.arms import RecordedArm
-from specsafe.engines.base import Json, Request, Sample
+from specsafe.engines.base import Failure, Json, Request, Sample
 from specsafe.errors import UserError
 from specsafe.models.store import sha256_file
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
+Letter = Annotated[str, Field(pattern="^[A-J]$")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 
@@ -29,11 +31,15 @@ class _Row(BaseModel):
 
     item: str | None = None
     prompt: str | None = None
-    text: str
+    text: str = ""
+    failed: str | None = None
     finish: Literal["stop", "length"] = "stop"
     token_ids: tuple[Count, ...] | None = None
     logprobs: tuple[float | None, ...] | None = None
     top: tuple[tuple[tuple[int, float], ...], ...] | None = None
+    rounds: Count | None = None
+    accepted_at: tuple[Count, ...] | None = None
+    letters: tuple[tuple[Letter, float], ...] | None = None
     drafted: Count | None = None
     accepted: Count | None = None
     prompt_tokens: Count | None = None
@@ -42,6 +48,10 @@ class _Row(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if (self.failed is None) == ("text" not in self.model_fields_set):
+            raise ValueError("exactly one of text and failed must be there")
+        if self.accepted_at is not None and max(self.accepted_at, default=0) > (self.rounds or 0):
+            raise ValueError(f"accepted_at {list(self.accepted_at)} needs as many rounds")
         if self.drafted is not None and (self.accepted or 0) > self.drafted:
             raise ValueError(f"accepted {self.accepted} of {self.drafted} drafted")
         for name, values in (("logprobs", self.logprobs), ("top", self.top)):
@@ -97,12 +107,12 @@ class RecordedSession:
         """The hash of the file is all that is known of a recorded arm."""
         return {"engine": "recorded", "answers_sha256": self._files["answers"]}
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Sample]:
-        """Yield the recorded sample of each request that has one."""
+    def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
+        """Yield what was recorded for each request that has a line."""
         for request in requests:
             row = self._rows.get(("item", request.item)) or self._rows.get(("prompt", request.prompt))
             if row is not None:
-                yield _sample(request.item, row)
+                yield Failure(request.item, row.failed, 1) if row.failed else _sample(request.item, row)
 
     def close(self) -> None:
         """Nothing to free."""
@@ -125,5 +135,8 @@ def _row(path: Path, where: str, given: dict[str, Any]) -> _Row:
 
 def _sample(item: str, row: _Row) -> Sample:
     return Sample(
-        **{"item": item, **{k: getattr(row, k) for k in _Row.model_fields if k not in ("item", "prompt")}}
+        **{
+            "item": item,
+            **{k: getattr(row, k) for k in _Row.model_fields if k not in ("item", "prompt", "failed")},
+        }
     )

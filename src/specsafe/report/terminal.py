@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 
 from specsafe.battery import AXES, axis_label
+from specsafe.report.printable import printable
 from specsafe.screen.headline import cure
-from specsafe.screen.result import Contrast, Control, Decision, Exactness, Gate, ScreenResult
+from specsafe.screen.result import ArmSummary, Contrast, Control, Decision, Exactness, Gate, ScreenResult
 from specsafe.stats import Proportion, Ratio
 
+__all__ = ["printable", "summary"]
+
 WIDTH = 118
+_NAMED = 5
 _DEMONSTRATION = "DEMONSTRATION: planted data, no model ran; this says nothing about any stack"
 _QUICK = "Quick run: a smoke test with too few items to decide; it cannot PASS, only FAIL or be UNRESOLVED."
-
-
-def printable(text: str) -> str:
-    """Text without control, format and private characters: nothing in it can drive a terminal."""
-    return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else "\ufffd" for c in text)
 
 
 def summary(result: ScreenResult, places: Sequence[str] = ()) -> str:
@@ -41,6 +39,7 @@ def summary(result: ScreenResult, places: Sequence[str] = ()) -> str:
         *_wrap(_tais(result)),
         *_wrap(_scorers(result)),
         *_wrap(f"answered/planned: {', '.join(f'{a.role} {a.answered}/{a.planned}' for a in result.arms)}"),
+        *(line for a in result.arms for line in _failed(a)),
         *_wrap(_ran(result)),
         *places,
     ]
@@ -99,7 +98,8 @@ def _counts_against(gate: Gate) -> str:
     parts = [
         f"{name} {before}/{after}"
         for name, before, after in (
-            ("empty or repetitive", gate.ambiguous_baseline, gate.ambiguous_treatment),
+            ("empty, repetitive or unreadable", gate.ambiguous_baseline, gate.ambiguous_treatment),
+            ("not decided by the scorer", gate.unscored_baseline, gate.unscored_treatment),
             ("missing", gate.missing_baseline, gate.missing_treatment),
             ("cut at the token limit", gate.truncated_baseline, gate.truncated_treatment),
         )
@@ -165,13 +165,18 @@ def _tais(result: ScreenResult) -> str:
 
 def _scorers(result: ScreenResult) -> str:
     rows = [
-        f"{axis_label(r.axis)} {r.baseline.k}/{r.baseline.n} > {r.treatment.k}/{r.treatment.n}"
+        f"{axis_label(r.axis)} {r.scorer.split('@')[0]} {r.label} {r.baseline.k}/{r.baseline.n} > {r.treatment.k}/{r.treatment.n}"
         for r in result.compared_scorers
     ]
-    used = ", ".join(dict.fromkeys(result.scorers.values()))
-    return (
-        f"scored by {used}; refusals under the tr144 detector: {', '.join(rows) if rows else 'no such axis'}"
-    )
+    used = ", ".join(dict.fromkeys(s for ids in result.scorers.values() for s in ids))
+    return f"scored by {used}{'; beside it: ' if rows else ''}{', '.join(rows)}"
+
+
+def _failed(arm: ArmSummary) -> list[str]:
+    """Items that an arm could not answer, named."""
+    reasons = [f"{f.item} ({f.tries} tries: {f.reason})" for f in arm.failed[:_NAMED]]
+    more = [f"and {len(arm.failed) - _NAMED} more"] if len(arm.failed) > _NAMED else []
+    return _wrap(f"{arm.role} could not answer {'; '.join([*reasons, *more])}") if arm.failed else []
 
 
 def _ran(result: ScreenResult) -> str:

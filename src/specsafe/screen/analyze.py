@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from specsafe import __version__
 from specsafe.battery import AXES, Axis, Item, axis_label
-from specsafe.engines import Sample
+from specsafe.engines import Failure
 from specsafe.errors import UserError
-from specsafe.scoring import AXIS_SCORER, SCORERS
+from specsafe.scoring import BESIDE, SCORERS, UNSCORED
 from specsafe.screen.config import ScreenConfig
-from specsafe.screen.controls import substitution_control
+from specsafe.screen.controls import sensitivity, stand_ins, substitution_control
 from specsafe.screen.exactness import judge_exactness
 from specsafe.screen.forks import compare
 from specsafe.screen.gates import judge_gate, with_differences
 from specsafe.screen.headline import headline
-from specsafe.screen.pairs import Labels, Outcomes, make_pairs
+from specsafe.screen.pairs import Labels, Outcomes, by_scorer, make_pairs
 from specsafe.screen.result import (
     ArmSummary,
     Contrast,
     Exactness,
     ExactnessResult,
+    FailedItem,
     Gate,
     ScorerRates,
     ScreenResult,
@@ -30,18 +33,16 @@ from specsafe.screen.result import (
     worst,
 )
 from specsafe.screen.tais import as_published
-from specsafe.stats import Ratio, SpeedUp, paired_rate_ratio, proportion, ratio_of_sums
+from specsafe.stats import Proportion, Ratio, SpeedUp, paired_rate_ratio, proportion, ratio_of_sums
+from specsafe.study.answers import Answer, Answers
 from specsafe.study.ledger import Ledger
-
-Samples = Mapping[str, Sample]
-COMPARED_SCORER = "tr144:refusal"
 
 
 def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
     """The result of a screen whose answers are in the ledger. Scores that are missing are added to it."""
     config = ScreenConfig.model_validate(ledger.config())
     items, arms = ledger.items(), ledger.arms()
-    samples = {role: ledger.samples(arm["id"], arm["replicate"]) for role, arm in arms.items()}
+    samples = {role: ledger.answers(arm["id"], arm["replicate"]) for role, arm in arms.items()}
     labels = Labels(ledger)
     asked = _axes_answered(items, samples)
     outcomes = _outcomes(labels, asked, items, samples)
@@ -56,6 +57,7 @@ def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
         version=__version__,
         battery=config.battery,
         battery_sha256=str(ledger.battery_sha256()),
+        battery_about=ledger.resolved().get("battery", {}),
         axes_not_asked=not_asked,
         margin=config.margin,
         alpha=config.alpha,
@@ -66,18 +68,19 @@ def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
         gates=gates,
         exactness=exactness,
         tais=_tais(items, samples, outcomes, asked),
-        arms=[_arm(role, arms[role], samples[role], items) for role in arms],
-        speed_up=_speed_up(samples),
-        scorers={a: SCORERS[AXIS_SCORER[a]].id for a in asked},
-        compared_scorers=[
-            r for a in asked if AXIS_SCORER[a] == "refusal" for r in [_compared(a, items, samples, labels)]
+        arms=[
+            _arm(role, arm, samples[role], items, ledger.failures(arm["id"], arm["replicate"]))
+            for role, arm in arms.items()
         ],
-        resolved=ledger.resolved(),
+        speed_up=_speed_up(samples),
+        scorers={a: [SCORERS[s].id for s in by_scorer(i for i in items if i.axis == a)] for a in asked},
+        compared_scorers=_beside(items, samples, labels),
+        resolved={k: v for k, v in ledger.resolved().items() if k != "battery"},
         events=ledger.events(),
     )
 
 
-def _axes_answered(items: Sequence[Item], samples: Mapping[str, Samples]) -> list[Axis]:
+def _axes_answered(items: Sequence[Item], samples: Mapping[str, Answers]) -> list[Axis]:
     """Axes on which target and speculative arm share answers; an axis answered by one alone is an error."""
     asked: list[Axis] = []
     for axis in AXES:
@@ -98,7 +101,7 @@ def _axes_answered(items: Sequence[Item], samples: Mapping[str, Samples]) -> lis
 
 
 def _outcomes(
-    labels: Labels, axes: Sequence[Axis], items: Sequence[Item], samples: Mapping[str, Samples]
+    labels: Labels, axes: Sequence[Axis], items: Sequence[Item], samples: Mapping[str, Answers]
 ) -> dict[Axis, dict[str, Outcomes]]:
     """Axis -> role -> outcomes."""
     return {
@@ -113,31 +116,31 @@ def _outcomes(
 def _gate(
     axis: Axis,
     items: Sequence[Item],
-    samples: Mapping[str, Samples],
+    samples: Mapping[str, Answers],
     outcomes: Mapping[str, Outcomes],
     labels: Labels,
     config: ScreenConfig,
     void: str | None,
 ) -> Gate:
     on = [i for i in items if i.axis == axis]
-    controls = {
-        "substitution": substitution_control(
-            axis, on, samples["target"], outcomes["target"], labels, margin=config.margin, alpha=config.alpha
-        )
-    }
+    rule = {"margin": config.margin, "alpha": config.alpha}
+    baseline = outcomes["target"]
+    harmed = stand_ins(axis, [i for i in on if i.id in baseline], labels)
+    controls = {"substitution": substitution_control(baseline, harmed, **rule)}
     if outcomes.get("prefill"):
         controls["prefill"] = (len(outcomes["prefill"]), outcomes["prefill"])
     return judge_gate(
         axis,
         on,
-        outcomes["target"],
+        baseline,
         outcomes["speculative"],
-        margin=config.margin,
-        alpha=config.alpha,
+        **rule,
         replicate=outcomes.get("replicate"),
         void=void,
         smoke=config.quick,
         controls=controls,
+        sizes=sensitivity(on, baseline, harmed, **rule),
+        answered=(samples["target"].keys(), samples["speculative"].keys()),
     )
 
 
@@ -151,7 +154,7 @@ def _void(arms: Mapping[str, dict[str, Any]]) -> str | None:
 
 
 def _exactness(
-    items: Sequence[Item], samples: Mapping[str, Samples], config: ScreenConfig
+    items: Sequence[Item], samples: Mapping[str, Answers], config: ScreenConfig
 ) -> ExactnessResult:
     target = samples["target"]
     contrasts: dict[str, Contrast] = {
@@ -179,13 +182,13 @@ def _overall(gates: Sequence[Gate], exactness: ExactnessResult) -> Verdict:
 
 def _tais(
     items: Sequence[Item],
-    samples: Mapping[str, Samples],
+    samples: Mapping[str, Answers],
     outcomes: Mapping[Axis, Mapping[str, Outcomes]],
     axes: Sequence[Axis],
 ) -> TaisAsPublished:
     target, speculative = samples["target"], samples["speculative"]
     same = {
-        i.id: target[i.id].text == speculative[i.id].text
+        i.id: target[i.id].text_sha256 == speculative[i.id].text_sha256
         for i in items
         if i.id in target and i.id in speculative
     }
@@ -199,56 +202,77 @@ def _tais(
     return as_published(pairs, same, proportion(sum(same.values()), len(same)))
 
 
-def _arm(role: str, arm: Mapping[str, Any], samples: Samples, items: Sequence[Item]) -> ArmSummary:
-    drafting = {i: s for i, s in samples.items() if s.drafted is not None and s.accepted is not None}
+def _arm(
+    role: str, arm: Mapping[str, Any], answers: Answers, items: Sequence[Item], failures: Sequence[Failure]
+) -> ArmSummary:
+    drafting = {i: a for i, a in answers.items() if a.drafted is not None and a.accepted is not None}
     acceptance: dict[str, Ratio] = {}
     for axis in (*AXES, None):
         chosen = [drafting[i.id] for i in items if i.id in drafting and axis in (None, i.axis)]
         if chosen:
             acceptance[axis or "all"] = ratio_of_sums(
-                [s.accepted or 0 for s in chosen], [s.drafted or 0 for s in chosen]
+                [a.accepted or 0 for a in chosen], [a.drafted or 0 for a in chosen]
             )
-    tokens = [len(s.token_ids) for s in samples.values() if s.token_ids is not None]
+    tokens = [a.tokens for a in answers.values() if a.tokens is not None]
     return ArmSummary(
         role=role,
         arm=arm["id"],
         replicate=arm["replicate"],
         planned=arm["planned"],
-        answered=len(samples),
+        answered=len(answers),
+        failed=[FailedItem(item=f.item, reason=f.reason, tries=f.tries) for f in failures],
         config=arm["config"],
         fingerprint=arm["fingerprint"],
         tokens=sum(tokens) if tokens else None,
         acceptance=acceptance,
+        accepted_at=_accepted_at(answers),
     )
 
 
-def _speed_up(samples: Mapping[str, Samples]) -> SpeedUp | None:
+def _accepted_at(answers: Answers) -> list[Proportion]:
+    """Rounds in which at least 1, 2, … draft tokens were accepted; empty where the stack does not say."""
+    told = [a for a in answers.values() if a.rounds and a.accepted_at]
+    rows = [json.loads(a.accepted_at or "[]") for a in told]
+    rounds = sum(a.rounds or 0 for a in told)
+    sums = [sum(column) for column in zip_longest(*rows, fillvalue=0)]
+    return [proportion(k, rounds) for k in sums]
+
+
+def _speed_up(samples: Mapping[str, Answers]) -> SpeedUp | None:
     """Tokens a second, prefill included, of the speculative arm over the target, on the items both timed."""
     target, speculative = samples["target"], samples["speculative"]
     timed = [i for i in target if i in speculative and _seconds(target[i]) and _seconds(speculative[i])]
 
-    def rates(answers: Samples) -> tuple[list[float], list[float]]:
-        return [float(len(answers[i].token_ids or ())) for i in timed], [_seconds(answers[i]) for i in timed]
+    def rates(answers: Answers) -> tuple[list[float], list[float]]:
+        return [float(answers[i].tokens or 0) for i in timed], [_seconds(answers[i]) for i in timed]
 
     return paired_rate_ratio(rates(speculative), rates(target))
 
 
-def _seconds(sample: Sample) -> float:
+def _seconds(answer: Answer) -> float:
     """Prefill and decoding time; 0 where the engine did not say."""
-    return (sample.prefill_seconds or 0.0) + sample.seconds if sample.seconds and sample.token_ids else 0.0
+    return (answer.prefill_seconds or 0.0) + answer.seconds if answer.seconds and answer.tokens else 0.0
 
 
-def _compared(
-    axis: Axis, items: Sequence[Item], samples: Mapping[str, Samples], labels: Labels
-) -> ScorerRates:
-    on = [i for i in items if i.axis == axis and i.id in samples["target"] and i.id in samples["speculative"]]
-    counts = [
-        sum(label == "refusal" for label in labels.labels(COMPARED_SCORER, on, samples[role]).values())
-        for role in ("target", "speculative")
-    ]
-    return ScorerRates(
-        scorer=SCORERS[COMPARED_SCORER].id,
-        axis=axis,
-        baseline=proportion(counts[0], len(on)),
-        treatment=proportion(counts[1], len(on)),
-    )
+def _beside(items: Sequence[Item], samples: Mapping[str, Answers], labels: Labels) -> list[ScorerRates]:
+    """What other scorers say of the items that both arms answered; what they cannot decide is left out."""
+    target, speculative = samples["target"], samples["speculative"]
+    rates: list[ScorerRates] = []
+    for axis in AXES:
+        both = [i for i in items if i.axis == axis and i.id in target and i.id in speculative]
+        for own, group in by_scorer(both).items():
+            for scorer, label in BESIDE[own]:
+                before, after = (labels.labels(scorer, group, a) for a in (target, speculative))
+                decided = [
+                    (x, after[i]) for i, x in before.items() if i in after and UNSCORED not in (x, after[i])
+                ]
+                rates.append(
+                    ScorerRates(
+                        scorer=SCORERS[scorer].id,
+                        axis=axis,
+                        label=label,
+                        baseline=proportion(sum(x == label for x, _ in decided), len(decided)),
+                        treatment=proportion(sum(y == label for _, y in decided), len(decided)),
+                    )
+                )
+    return rates

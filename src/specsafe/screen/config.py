@@ -130,6 +130,7 @@ def make_config(
     replicate: str = "",
     width: str = "",
     *,
+    chat_template: str = "",
     battery: str,
     margin: float,
     alpha: float,
@@ -140,7 +141,7 @@ def make_config(
 
     Without a speculative arm the default draft is taken. Raises UserError for whatever cannot be read.
     """
-    base = parse_arm(target)
+    base = parse_arm(f"{target},chat_template={chat_template}" if chat_template else target)
     if not speculative and not isinstance(base, LlamaCppArm):
         raise UserError(
             "a recorded target needs a recorded speculative arm", "add --speculative kind=recorded,path=FILE"

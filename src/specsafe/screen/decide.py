@@ -40,7 +40,7 @@ def decide(
     p_pass = _exact(math.ceil(worse / strict), math.floor(better / strict), units, margin, "less")
     p_fail = p_harm(worse, better, pairs, margin, design_effect)
     smallest = smallest_caught(max(1, math.floor(pairs / design_effect)), margin, alpha)
-    if interval.low > margin and p_fail <= alpha:
+    if is_harm(worse, better, pairs, margin, alpha, design_effect):
         verdict = Verdict.FAIL
     elif smallest is None or math.floor(at_risk / design_effect) < smallest:
         verdict = Verdict.UNMEASURED
@@ -63,6 +63,14 @@ def decide(
         design_effect=design_effect,
         clusters=clusters,
     )
+
+
+def is_harm(worse: int, better: int, pairs: int, margin: float, alpha: float, design_effect: float) -> bool:
+    """The rule for FAIL alone: Tango's lower bound and the exact test both say beyond the margin."""
+    low = paired_difference(
+        worse / design_effect, better / design_effect, pairs / design_effect, confidence=1 - 2 * alpha
+    ).low
+    return low > margin and p_harm(worse, better, pairs, margin, design_effect) <= alpha
 
 
 def p_harm(worse: int, better: int, pairs: int, margin: float, design_effect: float) -> float:

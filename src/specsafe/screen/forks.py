@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from specsafe.battery import Item
-from specsafe.engines import Sample
 from specsafe.screen.result import Contrast, Fork
 from specsafe.stats import proportion
+from specsafe.study.answers import Answers, Tokens
 
 THRESHOLD = 1.0  # nats; rounding moves a log-probability by a fraction of this (the width arm shows how much)
+_AT_ONCE = 1000  # answers with all their log-probabilities in memory
 
 
 def compare(
     role: str,
     items: Sequence[Item],
-    target: Mapping[str, Sample],
-    arm: Mapping[str, Sample],
-    rerun: Mapping[str, Sample] | None = None,
+    target: Answers,
+    arm: Answers,
+    rerun: Answers | None = None,
 ) -> Contrast:
     """Byte identity and forks of an arm against the target, over the items that both answered."""
     both = [i for i in items if i.id in target and i.id in arm]
-    identical = sum(target[i.id].text == arm[i.id].text for i in both)
-    forks = [
-        f for i in both if (f := find_fork(i, target[i.id], arm[i.id], (rerun or {}).get(i.id))) is not None
-    ]
-    compared = sum(target[i.id].token_ids is not None and arm[i.id].token_ids is not None for i in both)
+    identical = sum(target[i.id].text_sha256 == arm[i.id].text_sha256 for i in both)
+    with_tokens = [i for i in both if target[i.id].tokens_sha256 and arm[i.id].tokens_sha256]
+    differing = [i for i in with_tokens if target[i.id].tokens_sha256 != arm[i.id].tokens_sha256]
+    forks = _forks(differing, target, arm, rerun)
+    compared = len(with_tokens)
     known = [f.gap for f in forks if f.gap is not None]
     large = sum(is_large(f) for f in forks)
     return Contrast(
@@ -40,17 +41,28 @@ def compare(
     )
 
 
-def find_fork(item: Item, target: Sample, other: Sample, rerun: Sample | None = None) -> Fork | None:
-    """The fork of a pair; None if the tokens are equal or either arm has none."""
-    if target.token_ids is None or other.token_ids is None:
-        return None
-    position = first_difference(target.token_ids, other.token_ids)
+def _forks(items: Sequence[Item], target: Answers, arm: Answers, rerun: Answers | None) -> list[Fork]:
+    """The forks of items whose tokens are known to differ; they are read a part at a time."""
+    forks: list[Fork] = []
+    for start in range(0, len(items), _AT_ONCE):
+        part = items[start : start + _AT_ONCE]
+        ids = {i.id for i in part}
+        own, other = target.tokens(ids), arm.tokens(ids)
+        again = rerun.tokens(ids) if rerun else {}
+        found = (find_fork(i, own[i.id], other[i.id], again.get(i.id)) for i in part)
+        forks.extend(f for f in found if f is not None)
+    return forks
+
+
+def find_fork(item: Item, target: Tokens, other: Tokens, rerun: Tokens | None = None) -> Fork | None:
+    """The fork of a pair; None if the tokens are equal."""
+    position = first_difference(target.ids, other.ids)
     if position is None:
         return None
     gap, bound = fork_gap(target, other, position)
     repeats = None
-    if rerun is not None and rerun.token_ids is not None:
-        again = first_difference(target.token_ids, rerun.token_ids)
+    if rerun is not None:
+        again = first_difference(target.ids, rerun.ids)
         repeats = again == position and _token(rerun, position) == _token(other, position)
     return Fork(item=item.id, axis=item.axis, position=position, gap=gap, gap_is_bound=bound, repeats=repeats)
 
@@ -63,26 +75,18 @@ def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
     return None if len(a) == len(b) else min(len(a), len(b))
 
 
-def fork_gap(target: Sample, other: Sample, position: int) -> tuple[float | None, bool]:
+def fork_gap(target: Tokens, other: Tokens, position: int) -> tuple[float | None, bool]:
     """(gap in nats, is it only a lower bound), from the target's own log-probabilities at the fork.
 
     The prefix is shared, so the target's report at this position is the target alone. A token outside its
     reported top-k is less likely than the last of them: then the gap is a lower bound.
     """
     own, theirs = _token(target, position), _token(other, position)
-    if (
-        own is None
-        or theirs is None
-        or target.top is None
-        or position >= len(target.top)
-        or not target.top[position]
-    ):
+    if own is None or theirs is None:
         return None, False
-    reported = dict(target.top[position])
-    chosen = reported.get(own)
-    if chosen is None and target.logprobs is not None:
-        chosen = target.logprobs[position]
-    if chosen is None:
+    reported = target.top_at(position)
+    chosen = reported[own] if own in reported else target.logprob_at(position)
+    if chosen is None or not reported:
         return None, False
     if theirs in reported:
         return chosen - reported[theirs], False
@@ -99,6 +103,5 @@ def is_unknown(fork: Fork) -> bool:
     return fork.gap is None or (fork.gap_is_bound and fork.gap <= THRESHOLD)
 
 
-def _token(sample: Sample, position: int) -> int | None:
-    tokens = sample.token_ids or ()
-    return tokens[position] if position < len(tokens) else None
+def _token(tokens: Tokens, position: int) -> int | None:
+    return tokens.ids[position] if position < len(tokens.ids) else None

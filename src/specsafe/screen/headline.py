@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from specsafe.battery import axis_label
 from specsafe.screen.config import ScreenConfig
-from specsafe.screen.result import Decision, Exactness, ExactnessResult, Gate, Verdict
+from specsafe.screen.result import Exactness, ExactnessResult, Gate, Verdict
 
 
 def headline(
@@ -25,8 +25,7 @@ def headline(
         gate = _deciding(gates, verdict)
         parts = [f"{_name(verdict, gates)}: {axis_label(gate.axis)} {bound(gate, config.margin)}"]
         parts += [*gate.reasons, losses(gate)]
-        if gate.decision.smallest_caught is not None:
-            parts.append(f"smallest harm caught {_caught(gate.decision)} points")
+        parts.append(caught(gate))
     if not_asked:
         parts.append(f"not asked: {', '.join(not_asked)}")
     return "; ".join(parts)
@@ -69,6 +68,8 @@ def _name(verdict: Verdict, gates: Sequence[Gate]) -> str:
     return "PASS, difference detected" if detected else str(verdict)
 
 
-def _caught(decision: Decision) -> str:
-    """The smallest harm that gives FAIL, in points, rounded up."""
-    return f"{math.ceil(1000 * (decision.smallest_caught or 0) / decision.pairs) / 10:.1f}"
+def caught(gate: Gate) -> str:
+    """The smallest harm that the planted substitutions show to be caught, in points, rounded up."""
+    if gate.smallest_harm is None:
+        return "no planted harm was caught"
+    return f"smallest planted harm always caught {math.ceil(1000 * gate.smallest_harm) / 10:.1f} points"

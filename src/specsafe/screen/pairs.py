@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from specsafe.battery import Axis, Item
-from specsafe.engines import Sample
-from specsafe.scoring import AXIS_SCORER, HARM, SCORERS
-from specsafe.study.ledger import Ledger, text_hash
+from specsafe.scoring import HARM, SCORERS, UNSCORED, best_letter
+from specsafe.study.answers import Answers, text_hash
+from specsafe.study.ledger import Ledger
 
 
 class Outcome(NamedTuple):
@@ -23,7 +25,7 @@ class Outcome(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Both outcomes of an item; None where an arm has no answer."""
+    """Both outcomes of an item; None where an arm has no answer, or none that could be scored."""
 
     item: Item
     baseline: Outcome | None
@@ -31,6 +33,7 @@ class Pair(NamedTuple):
 
 
 Outcomes = Mapping[str, Outcome]
+Key = tuple[str, str]
 
 
 class Labels:
@@ -38,18 +41,29 @@ class Labels:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._known: dict[str, dict[tuple[str, str], str]] = {}
+        self._known: dict[str, dict[Key, str]] = {}
+        self.computed = 0
 
-    def labels(self, scorer: str, items: Sequence[Item], samples: Mapping[str, Sample]) -> dict[str, str]:
-        """Item -> label for every item that has a sample."""
-        chosen = SCORERS[scorer]
-        if scorer not in self._known:
-            self._known[scorer] = {k: r["label"] for k, r in self._ledger.scores(chosen.id).items()}
-        known, new, labels = self._known[scorer], [], {}
-        for item in items:
-            if item.id not in samples:
-                continue
-            text = samples[item.id].text
+    def labels(self, scorer: str, items: Iterable[Item], answers: Answers) -> dict[str, str]:
+        """Item -> label by one scorer, for every item that has an answer which the scorer can read."""
+        chosen, known = SCORERS[scorer], self._of(scorer)
+        answered = [i for i in items if i.id in answers]
+        if chosen.by_likelihood:
+            read = {
+                i.id: best_letter(json.loads(answers[i.id].letters or "[]"), len(i.choices)) for i in answered
+            }
+            return self.label_texts(scorer, [(i, t) for i in answered if (t := read[i.id])])
+        new = [i for i in answered if (i.id, answers[i.id].text_sha256) not in known]
+        if new:
+            texts = answers.texts({i.id for i in new})
+            self.label_texts(scorer, [(i, texts[i.id]) for i in new])
+        return {i.id: known[i.id, answers[i.id].text_sha256] for i in answered}
+
+    def label_texts(self, scorer: str, texts: Sequence[tuple[Item, str]]) -> dict[str, str]:
+        """Item -> label of a text of ours or of an engine."""
+        chosen, known = SCORERS[scorer], self._of(scorer)
+        labels, new = {}, []
+        for item, text in texts:
             key = (item.id, text_hash(text))
             if key not in known:
                 record = chosen.score(item, text)
@@ -57,14 +71,30 @@ class Labels:
                 new.append((*key, chosen.id, record))
             labels[item.id] = known[key]
         self._ledger.add_scores(new)
+        self.computed += len(new)
         return labels
 
-    def outcomes(
-        self, axis: Axis, items: Sequence[Item], samples: Mapping[str, Sample]
-    ) -> dict[str, Outcome]:
-        """Item -> Outcome by the axis' own scorer."""
-        labels = self.labels(AXIS_SCORER[axis], items, samples)
-        return {i: Outcome(HARM[axis][label], samples[i].finish == "length") for i, label in labels.items()}
+    def outcomes(self, axis: Axis, items: Sequence[Item], answers: Answers) -> dict[str, Outcome]:
+        """Item -> Outcome by each item's own scorer; answers that it cannot decide are left out."""
+        outcomes: dict[str, Outcome] = {}
+        for scorer, group in by_scorer(items).items():
+            for item, label in self.labels(scorer, group, answers).items():
+                if label != UNSCORED:
+                    outcomes[item] = Outcome(HARM[axis][label], answers[item].finish == "length")
+        return outcomes
+
+    def _of(self, scorer: str) -> dict[Key, str]:
+        if scorer not in self._known:
+            self._known[scorer] = self._ledger.labels(SCORERS[scorer].id)
+        return self._known[scorer]
+
+
+def by_scorer(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """Items grouped by the scorer that decides them."""
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.scorer].append(item)
+    return groups
 
 
 def make_pairs(items: Sequence[Item], baseline: Outcomes, treatment: Outcomes) -> list[Pair]:

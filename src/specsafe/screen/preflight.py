@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specsafe.battery import Item
 from specsafe.battery.items import hash_rank
-from specsafe.engines import LlamaCppArm, Request, open_session
+from specsafe.engines import LlamaCppArm, Request, Sample, open_session
 from specsafe.errors import UserError
 from specsafe.study.run import Job
 
@@ -28,19 +28,22 @@ def preflight(jobs: Sequence[Job], logs: Path | None = None) -> dict[str, int]:
 
 def _probe(job: Job, arm: LlamaCppArm, logs: Path | None) -> int:
     session = open_session(arm, logs / f"{job.role}.log" if logs else None)
-    count = 0
+    count = answered = 0
     try:
         for item in _probes(job.items):
             samples = list(session.generate([Request(item.id, item.prompt)]))
-            if len(samples) != 1:
-                raise UserError(
-                    f"the {job.role} arm gave no answer to probe {item.id}", f"see {logs}" if logs else ""
-                )
-            count += samples[0].drafted or 0
-            if not arm.speculative or count:
+            if len(samples) == 1 and isinstance(samples[0], Sample):
+                answered += 1
+                count += samples[0].drafted or 0
+            if answered and (not arm.speculative or count):
                 return count
     finally:
         session.close()
+    if not answered:
+        raise UserError(
+            f"the {job.role} arm answered none of {min(PROBES, len(job.items))} probe prompts",
+            f"see {logs}" if logs else "try the arm by hand",
+        )
     raise UserError(
         f"the {job.role} arm (draft={arm.draft}) drafted 0 tokens on {min(PROBES, len(job.items))} probe prompts: nothing would be speculated",
         "use a draft model such as draft=layers:…, or an n-gram variant and prompts that repeat themselves",

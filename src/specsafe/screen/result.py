@@ -73,6 +73,18 @@ class Control(_Record):
     caught: bool
 
 
+class Sensitivity(_Record):
+    """The substitution control at one size: answers replaced, net harm as a share of the answers, draws caught."""
+
+    planted: int
+    answers: int
+    harm: float
+    least_harm: float
+    most_harm: float
+    caught: int
+    draws: int
+
+
 class Gate(_Record):
     """One contrast on one axis, pooled over its tasks: what is decided."""
 
@@ -88,11 +100,16 @@ class Gate(_Record):
     ambiguous_treatment: int
     missing_baseline: int
     missing_treatment: int
+    p_missing: float
+    unscored_baseline: int
+    unscored_treatment: int
     truncated_baseline: int
     truncated_treatment: int
     replicate: Decision | None
     strata: list[Stratum]
     controls: list[Control]
+    sensitivity: list[Sensitivity]
+    smallest_harm: float | None
     p_differ_holm: float
     difference_detected: bool
     more_items: int | None
@@ -157,6 +174,14 @@ class TaisAsPublished(_Record):
     passes: bool
 
 
+class FailedItem(_Record):
+    """An item that an arm could not answer, however often it was asked."""
+
+    item: str
+    reason: str
+    tries: int
+
+
 class ArmSummary(_Record):
     """What really ran in one role."""
 
@@ -165,17 +190,20 @@ class ArmSummary(_Record):
     replicate: int
     planned: int
     answered: int
+    failed: list[FailedItem]
     config: dict[str, Any]
     fingerprint: dict[str, Any] | None
     tokens: int | None
     acceptance: dict[str, Ratio]
+    accepted_at: list[Proportion]
 
 
 class ScorerRates(_Record):
-    """Share of refusals by axis under a scorer shown for comparison."""
+    """Share of one label by axis under a scorer shown for comparison, over the items that both arms answered."""
 
     scorer: str
     axis: str
+    label: str
     baseline: Proportion
     treatment: Proportion
 
@@ -187,6 +215,7 @@ class ScreenResult(_Record):
     version: str
     battery: str
     battery_sha256: str
+    battery_about: dict[str, Any]
     axes_not_asked: list[str]
     margin: float
     alpha: float
@@ -199,7 +228,7 @@ class ScreenResult(_Record):
     tais: TaisAsPublished
     arms: list[ArmSummary]
     speed_up: SpeedUp | None
-    scorers: dict[str, str]
+    scorers: dict[str, list[str]]
     compared_scorers: list[ScorerRates]
     resolved: dict[str, Any]
     events: list[str]

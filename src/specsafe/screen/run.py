@@ -17,10 +17,9 @@ from specsafe.screen.forks import compare, is_large
 from specsafe.screen.plan import make_jobs, planned_items, reachable, rerun_job
 from specsafe.screen.preflight import preflight
 from specsafe.screen.result import ScreenResult
-from specsafe.study.ledger import Ledger, has_study, open_ledger, storage_errors
+from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, storage_errors
 from specsafe.study.run import Job, Progress, run_jobs
 
-LEDGER = "ledger.sqlite"
 Notice = Callable[[str], None]
 
 
@@ -54,9 +53,19 @@ def run_screen(
             (out / "logs").mkdir(parents=True, exist_ok=True)
             for reach in reachable(battery, config.margin, config.alpha):
                 notice(reach.line())
-            resolved = resolve(config, battery, notice)
+            resolved = {**resolve(config, battery, notice), "battery": about(battery)}
         with open_ledger(path, wanted, resolved, battery, __version__) as ledger:
             return _run(ledger, out, notice, report)
+
+
+def about(battery: Battery) -> Json:
+    """What is told of a battery beside its items."""
+    return {
+        "name": battery.name,
+        "version": battery.version,
+        "licence": battery.licence,
+        "notes": battery.notes,
+    }
 
 
 def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
@@ -78,9 +87,20 @@ def _run(
     config = ScreenConfig.model_validate(ledger.config())
     resolved, items = ledger.resolved(), ledger.items()
     battery = Battery(config.battery, "", "", items)
-    jobs = make_jobs(config, battery, resolved)
+    try:
+        jobs = make_jobs(config, battery, resolved)
+    except UserError as error:
+        if not ledger.complete:
+            raise
+        notice(f"shown from the ledger alone: {error.message}")
+        return analyze(ledger)
+    _require_unchanged(jobs, ledger)
+    if ledger.complete:
+        return analyze(ledger)
     logs = out / "logs"
-    unfinished = [j for j in jobs if ledger.answered(j.arm_id, j.replicate) < {i.id for i in j.items}]
+    unfinished = [
+        j for j in jobs if not ledger.settled(j.arm_id, j.replicate).issuperset(i.id for i in j.items)
+    ]
     if unfinished:
         for remark in _prepare(unfinished, battery, logs):
             notice(remark)
@@ -92,7 +112,19 @@ def _run(
         run_jobs([rerun_job(jobs, again)], ledger, at_once=1, logs=logs, report=report)
     if ledger.duplicates:
         ledger.event(f"{ledger.duplicates} answers arrived twice and were not stored again")
+    ledger.set_complete()
     return analyze(ledger)
+
+
+def _require_unchanged(jobs: Sequence[Job], ledger: Ledger) -> None:
+    """The id of an arm is the hash of its configuration and files: what began is what goes on."""
+    began = {role: arm["id"] for role, arm in ledger.arms().items()}
+    for job in jobs:
+        if began.get(job.role, job.arm_id) != job.arm_id:
+            raise UserError(
+                f"the files behind the {job.role} arm changed since this ledger began",
+                "restore them, or start a new --out folder",
+            )
 
 
 def _prepare(jobs: Sequence[Job], battery: Battery, logs: Path) -> Iterator[str]:
@@ -112,7 +144,7 @@ def _to_rerun(ledger: Ledger, items: Sequence[Item]) -> list[Item]:
     """Items on which the speculative arm left the target at a large gap."""
     arms = ledger.arms()
     target, speculative = (
-        ledger.samples(arms[r]["id"], arms[r]["replicate"]) for r in ("target", "speculative")
+        ledger.answers(arms[r]["id"], arms[r]["replicate"]) for r in ("target", "speculative")
     )
     large = {f.item for f in compare("speculative", items, target, speculative).forks if is_large(f)}
     return [i for i in items if i.id in large]

@@ -17,7 +17,7 @@ class DesignEffect:
     n: int
 
 
-def design_effect(differences: Sequence[float], clusters: Sequence[str]) -> DesignEffect:
+def design_effect(differences: Sequence[float], clusters: Sequence[str] | Sequence[int]) -> DesignEffect:
     """Design effect of the mean of per-item differences, by the linearized cluster variance.
 
     differences: one value an item (-1, 0, 1). clusters: the cluster of each item.

@@ -8,44 +8,31 @@ recompute every number without the files that the study began from.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from specsafe.battery import Battery, Item
-from specsafe.engines.base import Json, Sample
+from specsafe.engines.base import Failure, Json, Sample
 from specsafe.errors import UserError
+from specsafe.study.answers import Answer, Answers, heavy_part, light_part, read_tokens
+from specsafe.study.schema import begin_or_check, differences, dump
 
-FORMAT = 1
-_SCHEMA = """
-CREATE TABLE study (id TEXT PRIMARY KEY, format INTEGER NOT NULL, created TEXT NOT NULL,
-  version TEXT NOT NULL, config TEXT NOT NULL, resolved TEXT NOT NULL, battery TEXT NOT NULL) STRICT;
-CREATE TABLE item (id TEXT PRIMARY KEY, place INTEGER NOT NULL, prompt TEXT NOT NULL, axis TEXT NOT NULL,
-  task TEXT NOT NULL, category TEXT NOT NULL, cluster TEXT NOT NULL, answers TEXT NOT NULL) STRICT;
-CREATE TABLE arm (role TEXT PRIMARY KEY, id TEXT NOT NULL, replicate INTEGER NOT NULL, config TEXT NOT NULL,
-  planned INTEGER NOT NULL, fingerprint TEXT) STRICT;
-CREATE TABLE sample (study TEXT NOT NULL, arm TEXT NOT NULL, item TEXT NOT NULL, replicate INTEGER NOT NULL,
-  text TEXT NOT NULL, text_sha256 TEXT NOT NULL, finish TEXT NOT NULL, token_ids TEXT, logprobs TEXT, top TEXT,
-  drafted INTEGER, accepted INTEGER, prompt_tokens INTEGER, prefill_seconds REAL, seconds REAL,
-  PRIMARY KEY (study, arm, item, replicate)) STRICT;
-CREATE TABLE score (item TEXT NOT NULL, text_sha256 TEXT NOT NULL, scorer TEXT NOT NULL, record TEXT NOT NULL,
-  PRIMARY KEY (item, text_sha256, scorer)) STRICT;
-CREATE TABLE event (number INTEGER PRIMARY KEY, at TEXT NOT NULL, what TEXT NOT NULL) STRICT;
-"""
-_JSON_FIELDS = ("token_ids", "logprobs", "top")
-_SAMPLE_FIELDS = tuple(f.name for f in fields(Sample))
+_ANSWER_FIELDS = tuple(f.name for f in fields(Answer))
+LEDGER = "ledger.sqlite"
+_MANY = 500  # items asked for in one query
 
 
 class Ledger:
     """An open ledger that this process alone may write. Use `open_ledger`."""
 
-    def __init__(self, connection: sqlite3.Connection, lock: int, study: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, lock: int | None, study: str) -> None:
         self._db, self._lock, self.study = connection, lock, study
         self.duplicates = 0
 
@@ -53,7 +40,7 @@ class Ledger:
         """Record that a role is played by an arm; the same again is a no-op."""
         self._db.execute(
             "INSERT OR IGNORE INTO arm VALUES (?, ?, ?, ?, ?, NULL)",
-            (role, arm, replicate, _dump(config), planned),
+            (role, arm, replicate, dump(config), planned),
         )
         self.commit()
 
@@ -61,25 +48,26 @@ class Ledger:
         """Keep what ran; on a resume it must be what ran before. Raises UserError naming what differs."""
         (kept,) = self._db.execute("SELECT fingerprint FROM arm WHERE role = ?", (role,)).fetchone()
         if kept is not None and json.loads(kept) != fingerprint:
-            differing = _differences(json.loads(kept), fingerprint)
+            differing = differences(json.loads(kept), fingerprint)
             raise UserError(
                 f"the {role} arm is not what this ledger began with: {differing}",
                 "restore it, or start a new --out folder",
             )
-        self._db.execute("UPDATE arm SET fingerprint = ? WHERE role = ?", (_dump(fingerprint), role))
+        self._db.execute("UPDATE arm SET fingerprint = ? WHERE role = ?", (dump(fingerprint), role))
         self.commit()
 
-    def add(self, arm: str, replicate: int, sample: Sample) -> None:
-        """Insert a sample (not yet committed). A key that is there already is counted, not replaced."""
-        row: dict[str, Any] = asdict(sample)
-        for name in _JSON_FIELDS:
-            row[name] = None if row[name] is None else _dump(row[name])
-        row |= {
-            "study": self.study,
-            "arm": arm,
-            "replicate": replicate,
-            "text_sha256": text_hash(sample.text),
-        }
+    def add(self, arm: str, replicate: int, answer: Sample | Failure) -> None:
+        """Insert what was answered (not yet committed). A key that is there already is counted, not replaced."""
+        if isinstance(answer, Failure):
+            self._db.execute(
+                "INSERT OR IGNORE INTO failure VALUES (?, ?, ?, ?, ?)",
+                (arm, answer.item, replicate, answer.reason, answer.tries),
+            )
+            return
+        light = light_part(answer)
+        row: dict[str, Any] = {name: getattr(light, name) for name in _ANSWER_FIELDS}
+        row |= {"study": self.study, "arm": arm, "replicate": replicate}
+        row |= {"text": answer.text, "prompt_tokens": answer.prompt_tokens, **heavy_part(answer)}
         columns = ", ".join(row)
         marks = ", ".join(f":{c}" for c in row)
         before = self._db.total_changes
@@ -88,9 +76,11 @@ class Ledger:
 
     def add_scores(self, rows: Iterable[tuple[str, str, str, Json]]) -> None:
         """Insert (item, text hash, scorer id, record) rows that are not there yet, and commit."""
+        if self._lock is None:
+            return
         self._db.executemany(
             "INSERT OR IGNORE INTO score VALUES (?, ?, ?, ?)",
-            [(item, text, scorer, _dump(record)) for item, text, scorer, record in rows],
+            [(item, text, scorer, dump(record)) for item, text, scorer, record in rows],
         )
         self.commit()
 
@@ -99,9 +89,19 @@ class Ledger:
         self._db.commit()
 
     def event(self, what: str) -> None:
-        """Append a line to the study's log, with the time in UTC."""
-        self._db.execute("INSERT INTO event (at, what) VALUES (datetime('now'), ?)", (what,))
+        """Append a line to the study's log, with the time in UTC; the same line again is a no-op."""
+        self._db.execute("INSERT OR IGNORE INTO event (at, what) VALUES (datetime('now'), ?)", (what,))
         self.commit()
+
+    def set_complete(self) -> None:
+        """All that was planned is answered or has failed: from now on the study is only analysed."""
+        self._db.execute("UPDATE study SET complete = 1")
+        self.commit()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to be asked."""
+        return bool(self._db.execute("SELECT complete FROM study").fetchone()[0])
 
     def events(self) -> list[str]:
         """All events in order."""
@@ -122,9 +122,13 @@ class Ledger:
     def items(self) -> tuple[Item, ...]:
         """The battery's items as the study keeps them."""
         rows = self._db.execute(
-            "SELECT prompt, axis, task, category, cluster, answers, id FROM item ORDER BY place"
+            "SELECT prompt, axis, task, category, cluster, answers, choices, wrong, published, scorer, id "
+            "FROM item ORDER BY place"
         )
-        return tuple(Item(p, a, t, k, c, tuple(json.loads(s)), i) for p, a, t, k, c, s, i in rows)
+        return tuple(
+            Item(p, a, t, k, c, _list(yes), _list(options), _list(no), published, scorer, i)
+            for p, a, t, k, c, yes, options, no, published, scorer, i in rows
+        )
 
     def arms(self) -> dict[str, Json]:
         """Role -> {id, replicate, config, planned, fingerprint}."""
@@ -142,27 +146,65 @@ class Ledger:
             for role, arm, replicate, config, planned, seen in rows
         }
 
-    def answered(self, arm: str, replicate: int) -> set[str]:
-        """Ids of the items that an arm has answered in a replicate."""
-        rows = self._db.execute("SELECT item FROM sample WHERE arm = ? AND replicate = ?", (arm, replicate))
+    def settled(self, arm: str, replicate: int) -> set[str]:
+        """Ids of the items that an arm has answered in a replicate, or has failed on for good."""
+        rows = self._db.execute(
+            "SELECT item FROM sample WHERE study = ?1 AND arm = ?2 AND replicate = ?3 "
+            "UNION SELECT item FROM failure WHERE arm = ?2 AND replicate = ?3",
+            (self.study, arm, replicate),
+        )
         return {item for (item,) in rows}
 
-    def samples(self, arm: str, replicate: int) -> dict[str, Sample]:
-        """Item -> Sample of an arm in a replicate."""
-        columns = ", ".join(_SAMPLE_FIELDS)
-        query = f"SELECT {columns} FROM sample WHERE arm = ? AND replicate = ?"  # noqa: S608 (our own columns)
-        rows = self._db.execute(query, (arm, replicate))
-        return {sample.item: sample for sample in map(_sample, rows)}
+    def failures(self, arm: str, replicate: int) -> list[Failure]:
+        """Items that an arm could not answer in a replicate, by id."""
+        rows = self._db.execute(
+            "SELECT item, reason, tries FROM failure WHERE arm = ? AND replicate = ? ORDER BY item",
+            (arm, replicate),
+        )
+        return [Failure(*row) for row in rows]
 
-    def scores(self, scorer: str) -> dict[tuple[str, str], Json]:
-        """(item, text hash) -> record, for one scorer id."""
-        rows = self._db.execute("SELECT item, text_sha256, record FROM score WHERE scorer = ?", (scorer,))
-        return {(item, text): json.loads(record) for item, text, record in rows}
+    def answers(self, arm: str, replicate: int) -> Answers:
+        """What an arm answered in a replicate: the light part of every answer, the rest on demand."""
+        query = (
+            f"SELECT {', '.join(_ANSWER_FIELDS)} FROM sample WHERE study = ? AND arm = ? AND replicate = ?"  # noqa: S608
+        )
+        light = {row[0]: Answer(*row) for row in self._db.execute(query, (self.study, arm, replicate))}
+        return Answers(
+            light,
+            lambda items: {
+                item: read_tokens(ids, logprobs, top)
+                for item, ids, logprobs, top in self._of(
+                    arm, replicate, items, "item, token_ids, logprobs, top"
+                )
+                if ids is not None
+            },
+            lambda items: dict(self._of(arm, replicate, items, "item, text")),
+        )
+
+    def _of(
+        self, arm: str, replicate: int, items: Collection[str], columns: str
+    ) -> Iterator[tuple[Any, ...]]:
+        wanted = sorted(items)
+        for start in range(0, len(wanted), _MANY):
+            part = wanted[start : start + _MANY]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT {columns} FROM sample WHERE study = ? AND arm = ? AND replicate = ? AND item IN ({marks})"  # noqa: S608
+            yield from self._db.execute(query, (self.study, arm, replicate, *part))
+
+    def labels(self, scorer: str) -> dict[tuple[str, str], str]:
+        """(item, text hash) -> label, for one scorer id."""
+        query = "SELECT item, text_sha256, json_extract(record, '$.label') FROM score WHERE scorer = ?"
+        return {(item, text): label for item, text, label in self._db.execute(query, (scorer,))}
+
+    def scorers(self) -> dict[str, int]:
+        """Scorer id -> how many texts it has scored here."""
+        return dict(self._db.execute("SELECT scorer, count(*) FROM score GROUP BY scorer ORDER BY scorer"))
 
     def close(self) -> None:
         """Close the file and give the lock back."""
         self._db.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 @contextmanager
@@ -180,7 +222,7 @@ def open_ledger(
         connection = sqlite3.connect(path, isolation_level="DEFERRED", check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        study = _begin_or_check(connection, path, config, resolved, battery, version)
+        study = begin_or_check(connection, path, config, resolved, battery, version)
         ledger = Ledger(connection, lock, study)
     except BaseException:
         os.close(lock)
@@ -189,6 +231,32 @@ def open_ledger(
         yield ledger
     finally:
         ledger.close()
+
+
+def ledger_path(given: Path) -> Path:
+    """A ledger file as it is, a screen's folder as the ledger in it. Raises UserError if there is none."""
+    path = given / LEDGER if given.is_dir() else given
+    if not path.is_file():
+        raise UserError(f"no ledger at {path}", "name a ledger.sqlite, or the folder of a screen")
+    return path
+
+
+@contextmanager
+def read_ledger(path: Path) -> Iterator[Ledger]:
+    """Open a ledger for reading alone, also while a screen writes to it or where nothing may be written.
+
+    Scores that are missing are then computed and not kept. Raises UserError if it is no ledger.
+    """
+    path = ledger_path(path)
+    quiet = not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK)
+    options = "mode=ro&immutable=1" if quiet else "mode=ro"
+    db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True)
+    try:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'study'").fetchone():
+            raise UserError(f"there is no study in {path}", "name a ledger.sqlite, or the folder of a screen")
+        yield Ledger(db, None, begin_or_check(db, path, None, {}, None, ""))
+    finally:
+        db.close()
 
 
 def has_study(path: Path) -> bool:
@@ -214,16 +282,6 @@ def storage_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def study_id(config: Json, battery: Battery) -> str:
-    """The id of a study: hash of its configuration and its battery, 16 hex digits."""
-    return hashlib.sha256(_dump([config, battery.sha256]).encode()).hexdigest()[:16]
-
-
-def text_hash(text: str) -> str:
-    """SHA-256 of an answer's UTF-8 bytes, as hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _lock(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
@@ -237,94 +295,5 @@ def _lock(path: Path) -> int:
     return handle
 
 
-def _begin_or_check(
-    db: sqlite3.Connection,
-    path: Path,
-    config: Json | None,
-    resolved: Json,
-    battery: Battery | None,
-    version: str,
-) -> str:
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'study'").fetchone():
-        if config is None or battery is None:
-            raise UserError(f"there is no study in {path}", "start one without --resume")
-        _begin(db, config, resolved, battery, version)
-    study, kept_format, kept_config, kept_battery = db.execute(
-        "SELECT id, format, config, battery FROM study"
-    ).fetchone()
-    if kept_format != FORMAT:
-        raise UserError(
-            f"{path} has ledger format {kept_format}, this specsafe writes {FORMAT}",
-            "use the version that began it, or a new --out folder",
-        )
-    if battery is not None and battery.sha256 != kept_battery:
-        raise UserError(
-            f"the battery changed since this ledger began: {_battery_changes(db, battery)}",
-            "restore it, or start a new --out folder",
-        )
-    if config is not None and json.loads(kept_config) != config:
-        raise UserError(
-            f"{path} belongs to another configuration: {_differences(json.loads(kept_config), config)}",
-            "run it as it began, or name another --out folder",
-        )
-    return str(study)
-
-
-def _begin(db: sqlite3.Connection, config: Json, resolved: Json, battery: Battery, version: str) -> None:
-    study = study_id(config, battery)
-    db.execute("BEGIN IMMEDIATE")  # tables and study row are there together or not at all
-    for statement in filter(str.strip, _SCHEMA.split(";")):
-        db.execute(statement)
-    db.execute(
-        "INSERT INTO study VALUES (?, ?, datetime('now'), ?, ?, ?, ?)",
-        (study, FORMAT, version, _dump(config), _dump(resolved), battery.sha256),
-    )
-    db.executemany(
-        "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (i.id, n, i.prompt, i.axis, i.task, i.category, i.cluster, _dump(i.answers))
-            for n, i in enumerate(battery.items)
-        ],
-    )
-    db.commit()
-
-
-def _battery_changes(db: sqlite3.Connection, battery: Battery) -> str:
-    kept = {i for (i,) in db.execute("SELECT id FROM item")}
-    new = {i.id for i in battery.items}
-    return (
-        f"{len(new - kept)} items are new, {len(kept - new)} are gone"
-        if new != kept
-        else "items were edited under the same ids"
-    )
-
-
-def _differences(kept: Json, given: Json, prefix: str = "") -> str:
-    found: list[str] = []
-    for key in sorted(set(kept) | set(given)):
-        a, b = kept.get(key), given.get(key)
-        if isinstance(a, dict) and isinstance(b, dict) and a != b:
-            found.append(_differences(a, b, f"{prefix}{key}."))
-        elif a != b:
-            found.append(f"{prefix}{key} was {_short(a)}, is {_short(b)}")
-    return "; ".join(found)
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _sample(row: tuple[Any, ...]) -> Sample:
-    values = dict(zip(_SAMPLE_FIELDS, row, strict=True))
-    for name in _JSON_FIELDS:
-        values[name] = None if values[name] is None else _tuples(json.loads(values[name]))
-    return Sample(**values)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _dump(value: object) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(json.loads(value))

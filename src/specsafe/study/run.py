@@ -11,7 +11,7 @@ from pathlib import Path
 
 from specsafe.battery import Item
 from specsafe.battery.items import hash_rank
-from specsafe.engines import Arm, Request, Sample, Session, open_session
+from specsafe.engines import Arm, Failure, Request, Sample, Session, open_session
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.study.ledger import Ledger
@@ -50,7 +50,7 @@ class Progress:
 class _Message:
     job: Job
     fingerprint: Json | None = None
-    sample: Sample | None = None
+    answer: Sample | Failure | None = None
     error: BaseException | None = None
     ended: bool = False
 
@@ -88,8 +88,8 @@ def run_jobs(
                     raise message.error
                 if message.fingerprint is not None:
                     ledger.set_fingerprint(message.job.role, message.fingerprint)
-                if message.sample is not None:
-                    ledger.add(message.job.arm_id, message.job.replicate, message.sample)
+                if message.answer is not None:
+                    ledger.add(message.job.arm_id, message.job.replicate, message.answer)
                     new, uncommitted = new + 1, uncommitted + 1
                     pace.answered(message.job.role)
                 if message.ended:
@@ -134,16 +134,16 @@ class _Pace:
 
 
 def _missing(job: Job, ledger: Ledger) -> list[Item]:
-    answered = ledger.answered(job.arm_id, job.replicate)
-    return [i for i in job.ordered() if i.id not in answered]
+    settled = ledger.settled(job.arm_id, job.replicate)
+    return [i for i in job.ordered() if i.id not in settled]
 
 
 def _keep_what_arrived(inbox: queue.Queue[_Message], ledger: Ledger) -> None:
     """Commit finished answers that still wait when a run ends early."""
     while not inbox.empty():
         message = inbox.get_nowait()
-        if message.sample is not None:
-            ledger.add(message.job.arm_id, message.job.replicate, message.sample)
+        if message.answer is not None:
+            ledger.add(message.job.arm_id, message.job.replicate, message.answer)
     ledger.commit()
 
 
@@ -177,8 +177,8 @@ class _Worker:
             if self._stopped.is_set():
                 session.close()
             self._inbox.put(_Message(job, fingerprint=session.fingerprint()))
-            for sample in session.generate([Request(i.id, i.prompt) for i in self._items]):
-                self._inbox.put(_Message(job, sample=sample))
+            for answer in session.generate([Request(i.id, i.prompt) for i in self._items]):
+                self._inbox.put(_Message(job, answer=answer))
             session.close()
         except BaseException as error:  # handed to the writing thread, which raises it
             if not self._stopped.is_set():

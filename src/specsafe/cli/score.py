@@ -1,0 +1,42 @@
+"""`specsafe score`: score the answers of a ledger again, without generating."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def score(
+    ledger: Annotated[Path, typer.Argument(help="A ledger.sqlite, or the folder of a screen.")],
+    scorer: Annotated[
+        str | None, typer.Option(help="Only this scorer, such as refusal or tr144:refusal.")
+    ] = None,
+) -> None:
+    """Score every answer with the scorers of this version; identical text has one score.
+
+    Scores carry the scorer's name and the hash of its source, so those of other versions stay beside them.
+    """
+    from specsafe import __version__
+    from specsafe.errors import UserError
+    from specsafe.report.printable import printable
+    from specsafe.screen.rescore import score_again
+    from specsafe.study.ledger import ledger_path, open_ledger, storage_errors
+
+    path = ledger_path(ledger)
+    with storage_errors(path.parent), open_ledger(path, None, {}, None, __version__) as book:
+        found = score_again(book, scorer)
+        kept = book.scorers()
+    if not found:
+        raise UserError(
+            f"no item of this ledger is scored by {scorer!r}", "leave --scorer out to see which there are"
+        )
+    for s in found:
+        typer.echo(f"{s.scorer}{'' if s.decides else ' (beside)'}: {s.new} texts scored now, {kept.get(s.scorer, 0)} in all")
+        for role, counts in s.labels.items():
+            total = sum(counts.values())
+            typer.echo(printable(f"  {role}: {', '.join(f'{k} {n}/{total}' for k, n in counts.items())}"))
+    older = sorted(set(kept) - {s.scorer for s in found})
+    if older and scorer is None:
+        typer.echo(f"kept from other versions: {', '.join(older)}")

@@ -1,0 +1,208 @@
+"""Reports on loopback: an index of the screens under a folder, and each one's page from its ledger.
+
+Nothing in an address reaches the file system: an id is looked up among the ledgers that were found. A page of
+another site can neither read nor ask: Host must be this server, and a request that tells where it comes
+from must come from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from specsafe.errors import UserError
+from specsafe.report.page import policy, render, render_page
+from specsafe.report.parts.front import tone
+from specsafe.screen.analyze import analyze
+from specsafe.screen.result import ScreenResult
+from specsafe.study.ledger import LEDGER, read_ledger
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+_STATIC_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Entry(NamedTuple):
+    """A screen on the index; the result is None where it is not finished or cannot be read, and `state` says why."""
+
+    id: str
+    place: str
+    begun: str
+    result: ScreenResult | None
+    state: str
+    tone: str
+
+
+class Shelf:
+    """The screens under a folder. Results are kept until their ledger changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._kept: dict[Path, tuple[tuple[int, ...], Entry]] = {}
+        self._lock = threading.Lock()  # one analysis at a time: requests run in threads
+
+    def entries(self) -> list[Entry]:
+        """Every screen, the newest first."""
+        return sorted((self._entry(p) for p in self._ledgers().values()), key=lambda e: e.begun, reverse=True)
+
+    def find(self, key: str) -> Entry | None:
+        """The screen with this id."""
+        path = self._ledgers().get(key)
+        return None if path is None else self._entry(path)
+
+    def _ledgers(self) -> dict[str, Path]:
+        found = [self._folder] if self._folder.is_file() else sorted(self._folder.rglob(LEDGER))
+        return {hashlib.sha256(str(p).encode()).hexdigest()[:16]: p for p in found}
+
+    def _entry(self, path: Path) -> Entry:
+        with self._lock:
+            state = tuple(n for p in (path, path.with_name(path.name + "-wal")) for n in _stamp(p))
+            kept = self._kept.get(path)
+            if kept is None or kept[0] != state:
+                kept = self._kept[path] = (state, self._read(path))
+            return kept[1]
+
+    def _read(self, path: Path) -> Entry:
+        key = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        place = path.name if path == self._folder else str(path.parent.relative_to(self._folder))
+        try:
+            with read_ledger(path) as ledger:
+                begun = _begun(path)
+                if not ledger.complete:
+                    return Entry(key, place, begun, None, "not finished", "open")
+                result = analyze(ledger)
+        except (UserError, sqlite3.Error, OSError) as error:
+            return Entry(key, place, "", None, f"cannot be read: {error}", "open")
+        return Entry(key, place, begun, result, str(result.verdict), tone(result.verdict))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        return stat.st_mtime_ns, stat.st_size
+    return 0, 0
+
+
+def _begun(path: Path) -> str:
+    """When the study began, in UTC."""
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        return str(db.execute("SELECT created FROM study").fetchone()[0])
+    finally:
+        db.close()
+
+
+def make_app(shelf: Shelf) -> Starlette:
+    """The pages, without the guard."""
+
+    def index(_: Request) -> Response:
+        return HTMLResponse(render("index.html.j2", entries=shelf.entries()))
+
+    def page(request: Request) -> Response:
+        entry = shelf.find(request.path_params["key"])
+        if entry is None or entry.result is None:
+            return PlainTextResponse("no such report\n", 404)
+        return HTMLResponse(render_page(entry.result))
+
+    return Starlette(routes=[Route("/", index), Route("/report/{key:str}", page)])
+
+
+def guard(app: Application, port: int, seen: Callable[[], None] = lambda: None) -> Application:
+    """Only GET and HEAD, only to this very host, only from this very site; headers on every answer."""
+    hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        seen()
+        refusal = _refusal(scope, hosts)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_headers()]
+            await send(message)
+
+        await (refusal or app)(scope, receive, send_with_headers)
+
+    return guarded
+
+
+def _refusal(scope: Scope, hosts: set[bytes]) -> Response | None:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    given = [value for name, value in headers if name == b"host"]
+    if len(given) != 1 or given[0] not in hosts:
+        return PlainTextResponse("wrong Host\n", 403)
+    origins = [value for name, value in headers if name == b"origin"]
+    sites = [value for name, value in headers if name == b"sec-fetch-site"]
+    if any(o != b"http://" + given[0] for o in origins) or any(
+        s not in (b"same-origin", b"none") for s in sites
+    ):
+        return PlainTextResponse("this request came from another site\n", 403)
+    if scope["method"] not in ("GET", "HEAD"):
+        return PlainTextResponse("only GET and HEAD\n", 405, {"Allow": "GET, HEAD"})
+    return None
+
+
+def _headers() -> list[tuple[bytes, bytes]]:
+    values = {"Content-Security-Policy": f"{policy()}; frame-ancestors 'none'", **_STATIC_HEADERS}
+    return [(name.lower().encode(), value.encode()) for name, value in values.items()]
+
+
+def serve(folder: Path, port: int, idle_seconds: float, say: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C or until nobody asked for `idle_seconds`. Raises OSError if the port is taken."""
+    listener = socket.create_server(("127.0.0.1", port))
+    port = listener.getsockname()[1]
+    last = time.monotonic()
+
+    def seen() -> None:
+        nonlocal last
+        last = time.monotonic()
+
+    config = uvicorn.Config(
+        guard(make_app(Shelf(folder)), port, seen),
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+
+    async def run() -> None:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not task.done():
+            await asyncio.wait([task], timeout=0.2)
+            server.should_exit = server.should_exit or time.monotonic() - last > idle_seconds
+        await task
+
+    say(f"reports of {folder}: http://127.0.0.1:{port}/ (Ctrl-C stops)")
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        say("stopped")
+    finally:
+        listener.close()
