@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 from specsafe.battery import load_battery
@@ -37,8 +38,8 @@ def flags(battery, out):
 
 def rows(out):
     """Everything in the ledger that a run must reproduce; times are not."""
-    db = sqlite3.connect(f"file:{out / 'ledger.sqlite'}?mode=ro", uri=True)
-    return sorted(db.execute(f"SELECT {COLUMNS} FROM sample").fetchall())  # noqa: S608
+    with closing(sqlite3.connect(f"file:{out / 'ledger.sqlite'}?mode=ro", uri=True)) as db:
+        return sorted(db.execute(f"SELECT {COLUMNS} FROM sample").fetchall())  # noqa: S608
 
 
 def count(out):

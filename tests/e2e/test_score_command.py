@@ -32,7 +32,9 @@ def test_scores_that_are_gone_come_again_and_those_of_other_versions_stay(run, s
     db.execute("UPDATE score SET scorer = 'refusal@older' WHERE scorer = ?", (own,))
     db.commit()
     done = run("score", screened, "--scorer", "refusal")
-    distinct = 403  # 400 answers of the target, 3 of the speculative arm that differ; stand-ins are a screen's
+    distinct = (
+        403  # 400 answers of the target, 3 of the speculative arm that differ; stand-ins are a screen's
+    )
     assert f"{own}: {distinct} texts scored now, {distinct} in all" in done.stdout
     after = dict(db.execute("SELECT scorer, count(*) FROM score GROUP BY scorer"))
     assert after["refusal@older"] == before[own]
@@ -40,7 +42,10 @@ def test_scores_that_are_gone_come_again_and_those_of_other_versions_stay(run, s
 
 
 def test_what_is_not_there_is_one_line(run, screened):
-    for arguments, said in (((screened, "--scorer", "poetry"), "no item of this ledger"), (("nowhere",), "no ledger")):
+    for arguments, said in (
+        ((screened, "--scorer", "poetry"), "no item of this ledger"),
+        (("nowhere",), "no ledger"),
+    ):
         done = run("score", *arguments)
         assert done.returncode == 2
         assert said in done.stderr

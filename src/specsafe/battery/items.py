@@ -22,7 +22,7 @@ EXPECTATION: dict[Axis, str] = {
 SCORERS_OF: dict[Axis, tuple[str, ...]] = {
     "harmful_compliance": ("refusal",),
     "over_refusal": ("refusal",),
-    "capability": ("exact", "choice"),
+    "capability": ("exact", "choice", "choice:likelihood"),
     "bias_and_truth": ("truth", "bias"),
 }
 LETTERS = "ABCDEFGHIJ"
@@ -78,7 +78,7 @@ class Item:
 
     def _require_letters(self) -> None:
         """Where a letter is the answer, every letter must name a choice."""
-        if self.scorer not in ("choice", "bias"):
+        if self.scorer not in ("choice", "choice:likelihood", "bias"):
             return
         known = set(LETTERS[: len(self.choices)])
         if not 2 <= len(self.choices) <= len(LETTERS) or not known.issuperset((*self.answers, *self.wrong)):

@@ -33,7 +33,9 @@ def score(
             f"no item of this ledger is scored by {scorer!r}", "leave --scorer out to see which there are"
         )
     for s in found:
-        typer.echo(f"{s.scorer}{'' if s.decides else ' (beside)'}: {s.new} texts scored now, {kept.get(s.scorer, 0)} in all")
+        typer.echo(
+            f"{s.scorer}{'' if s.decides else ' (beside)'}: {s.new} texts scored now, {kept.get(s.scorer, 0)} in all"
+        )
         for role, counts in s.labels.items():
             total = sum(counts.values())
             typer.echo(printable(f"  {role}: {', '.join(f'{k} {n}/{total}' for k, n in counts.items())}"))

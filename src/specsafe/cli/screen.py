@@ -113,14 +113,21 @@ def _default_out(config: ScreenConfig) -> Path:
 
 def _run(config: ScreenConfig | None, out: Path, as_json: bool) -> int:
     from specsafe.cli.progress import progress_reporter, say
+    from specsafe.report.files import write_reports
     from specsafe.screen.run import run_screen
     from specsafe.study.ledger import LEDGER, storage_errors
 
     with progress_reporter() as report:
         result = run_screen(config, out, notice=say, report=report)
-    places = [f"ledger {out / LEDGER}", f"result {out / 'result.json'}"]
     with storage_errors(out):
         (out / "result.json").write_text(_document([result], single=True) + "\n", encoding="utf-8")
+        pages = write_reports(result, out, ("html", "junit"))
+    places = [
+        f"{name} {path}"
+        for name, path in zip(
+            ("ledger", "result", "page", "junit"), (out / LEDGER, out / "result.json", *pages), strict=True
+        )
+    ]
     return _show([result], as_json, places, single=True)
 
 

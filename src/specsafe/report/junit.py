@@ -6,8 +6,7 @@ from xml.etree import ElementTree as ET
 
 from specsafe.battery import axis_label
 from specsafe.report.printable import printable
-from specsafe.report.sentences import bound_of
-from specsafe.screen.headline import cure, losses
+from specsafe.screen.headline import bound, cure, losses
 from specsafe.screen.result import Exactness, Gate, ScreenResult, Verdict
 
 # JUnit knows no "not decided": it is skipped here, and the exit code of the screen still says that it is no pass.
@@ -57,8 +56,8 @@ def _properties(suite: ET.Element, result: ScreenResult) -> None:
 
 
 def _gate(suite: ET.Element, gate: Gate, result: ScreenResult) -> None:
-    more = cure(gate)
-    message = f"{gate.verdict}: {bound_of(gate, result.margin)}"
+    more = cure(gate, result.quick)
+    message = f"{gate.verdict}: {bound(gate, result.margin)}"
     details = "; ".join([losses(gate), *gate.reasons, *([f"cure: {more}"] if more else [])])
     _case(suite, axis_label(gate.axis), _ELEMENT.get(gate.verdict), str(gate.verdict), message, details)
 

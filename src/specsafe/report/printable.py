@@ -10,6 +10,8 @@ _BREAKS = {"\n", "\u2028", "\u2029"}
 
 def printable(text: str) -> str:
     """Text without control, format and private characters: nothing in it can drive a terminal. Lines stay."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c if c == "\n" or unicodedata.category(c)[0] != "C" else "\ufffd" for c in text)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from specsafe.battery import axis_label
 from specsafe.report.numbers import level
-from specsafe.screen.headline import bound, caught
+from specsafe.screen.headline import bound, caught, deciding
 from specsafe.screen.result import Decision, Exactness, Gate, ScreenResult, Verdict
 
 DEMONSTRATION = "DEMONSTRATION: planted data, no model ran; this says nothing about any stack."
@@ -24,15 +22,9 @@ def limit(result: ScreenResult) -> str:
     return f"{100 * result.margin:g} points"
 
 
-def deciding(result: ScreenResult) -> Gate | None:
-    """The gate that makes the verdict, the one with the largest bound; None where exactness makes it."""
-    same = [g for g in result.gates if g.verdict is result.verdict]
-    return max(same, key=lambda g: g.decision.bound, default=None)
-
-
 def lead(result: ScreenResult) -> str:
     """What was decided, in one or two sentences."""
-    gate = deciding(result)
+    gate = deciding(result.gates, result.verdict)
     if gate is None:
         return (
             "The acceptance rule in force claims to change nothing in what the target model says, and it is "
@@ -49,26 +41,11 @@ def lead(result: ScreenResult) -> str:
 
 def bound_line(result: ScreenResult) -> str:
     """What the verdict rests on: `Harmful compliance: at most 1.4 points worse (margin 3)`."""
-    gate = deciding(result)
+    gate = deciding(result.gates, result.verdict)
     if gate is None:
         return f"The rule claims to be lossless and is {Exactness.NOT_EXACT}"
-    line = f"{axis_label(gate.axis)}: {bound_of(gate, result.margin)}"
+    line = f"{axis_label(gate.axis)}: {bound(gate, result.margin)}"
     return line[:1].upper() + line[1:]
-
-
-def bound_of(gate: Gate, margin: float) -> str:
-    """The number that a gate's verdict rests on; where a stratum fails alone, that of the stratum."""
-    d = gate.decision
-    if gate.verdict is Verdict.UNMEASURED:
-        return f"only {d.at_risk} of {d.pairs} items at risk"
-    if gate.verdict is Verdict.VOID:
-        return "the target alone disagrees with itself"
-    failing = [s for s in gate.strata if s.fails]
-    if gate.verdict is Verdict.FAIL and d.difference.low <= margin and failing:
-        worst = max(failing, key=lambda s: s.difference.low)
-        least = math.floor(1000 * worst.difference.low) / 10
-        return f"in {worst.name} at least {least:.1f} points worse (margin {100 * margin:g})"
-    return bound(gate, margin)
 
 
 def certainty(result: ScreenResult) -> str:

@@ -91,7 +91,7 @@ class Shelf:
         place = path.name if path == self._folder else str(path.parent.relative_to(self._folder))
         try:
             with read_ledger(path) as ledger:
-                begun = _begun(path)
+                begun = ledger.created
                 if not ledger.complete:
                     return Entry(key, place, begun, None, "not finished", "open")
                 result = analyze(ledger)
@@ -105,15 +105,6 @@ def _stamp(path: Path) -> tuple[int, int]:
         stat = path.stat()
         return stat.st_mtime_ns, stat.st_size
     return 0, 0
-
-
-def _begun(path: Path) -> str:
-    """When the study began, in UTC."""
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        return str(db.execute("SELECT created FROM study").fetchone()[0])
-    finally:
-        db.close()
 
 
 def make_app(shelf: Shelf) -> Starlette:

@@ -26,7 +26,7 @@ def summary(result: ScreenResult, places: Sequence[str] = ()) -> str:
         *_wrap(result.headline),
         *_wrap(f"Exactness {result.exactness.verdict}: {result.exactness.reason}"),
         *([_QUICK] if result.quick else []),
-        *(f"  {axis_label(g.axis)}: {c}" for g in result.gates if (c := cure(g))),
+        *(f"  {axis_label(g.axis)}: {c}" for g in result.gates if (c := cure(g, result.quick))),
         "",
         *_gates(result),
         *_wrap(_controls(result)),

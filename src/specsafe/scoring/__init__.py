@@ -77,6 +77,7 @@ BESIDE: dict[str, tuple[tuple[str, str], ...]] = {
     "refusal": (("tr144:refusal", "refusal"),),
     "exact": (),
     "choice": (("tr144:choice", "correct"), ("choice:likelihood", "correct")),
+    "choice:likelihood": (("choice", "correct"),),
     "bias": (("tr144:bias", "unbiased"),),
     "truth": (("tr144:truth", "truthful"),),
 }

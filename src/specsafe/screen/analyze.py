@@ -123,6 +123,11 @@ def _gate(
     void: str | None,
 ) -> Gate:
     on = [i for i in items if i.axis == axis]
+    if not outcomes["target"].keys() & outcomes["speculative"].keys():
+        raise UserError(
+            f"no pair of answers on {axis_label(axis)} could be scored",
+            "see: specsafe score; leave the axis out of the battery, or give its items another scorer",
+        )
     rule = {"margin": config.margin, "alpha": config.alpha}
     baseline = outcomes["target"]
     harmed = stand_ins(axis, [i for i in on if i.id in baseline], labels)

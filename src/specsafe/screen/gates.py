@@ -50,15 +50,13 @@ def judge_gate(
     main = decide_pairs(pairs, margin=margin, alpha=alpha)
     opposite = decide_pairs(pairs, margin=margin, alpha=alpha, opposite=True)
     worst_missing = decide_pairs(pairs, margin=margin, alpha=alpha, missing_is_harm=True)
-    aa = None
-    if replicate is not None:
-        repeated = [i for i in items if i.id in replicate]
-        aa = (
-            decide_pairs(make_pairs(repeated, baseline, replicate), margin=margin, alpha=alpha)
-            if repeated
-            else None
-        )
-    judged = [_control(n, k, items, baseline, o, margin, alpha) for n, (k, o) in (controls or {}).items()]
+    repeated = _complete(make_pairs(items, baseline, replicate or {}))
+    aa = decide_pairs(repeated, margin=margin, alpha=alpha) if repeated else None
+    judged = [
+        control
+        for name, (planted, harmed) in (controls or {}).items()
+        if (control := _control(name, planted, make_pairs(items, baseline, harmed), margin, alpha))
+    ]
     strata = judge_strata(pairs, margin=margin, alpha=alpha)
     gone = _missing(items, *(answered or (baseline, treatment)))
     p_missing = mcnemar_exact(len(gone[1] - gone[0]), len(gone[0] - gone[1]))
@@ -100,6 +98,10 @@ def judge_gate(
         difference_detected=False,
         more_items=_more_items(main, margin, alpha) if verdict is Verdict.UNRESOLVED else None,
     )
+
+
+def _complete(pairs: Sequence[Pair]) -> list[Pair]:
+    return [p for p in pairs if p.baseline and p.treatment]
 
 
 def _missing(
@@ -176,21 +178,22 @@ def judge_strata(pairs: Sequence[Pair], *, margin: float, alpha: float) -> list[
     readings of ambiguous answers. A stratum that is the whole gate is decided there.
     """
     groups: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        if pair.baseline and pair.treatment:
-            groups[pair.item.stratum].append(pair)
-    readings = [
-        [_harm(_count(g, opposite), margin, alpha) for opposite in (False, True)] for g in groups.values()
-    ]
+    for pair in _complete(pairs):
+        groups[pair.item.stratum].append(pair)
+    counts = [[_count(g, opposite) for opposite in (False, True)] for g in groups.values()]
+    readings = [[_harm(c, margin, alpha) for c in both] for both in counts]
     adjusted = holm([max(p for _, p in both) for both in readings])
     return [
         Stratum(
             name=name,
+            worse=count[0].worse,
+            better=count[0].better,
+            pairs=count[0].pairs,
             difference=both[0][0],
             p_fail_holm=p,
             fails=len(groups) > 1 and p <= alpha and min(d.low for d, _ in both) > margin,
         )
-        for name, both, p in zip(groups, readings, adjusted, strict=True)
+        for name, count, both, p in zip(groups, counts, readings, adjusted, strict=True)
     ]
 
 
@@ -241,17 +244,12 @@ def _verdict(
     return verdict, reasons
 
 
-def _control(
-    name: str,
-    planted: int,
-    items: Sequence[Item],
-    baseline: Outcomes,
-    harmed: Outcomes,
-    margin: float,
-    alpha: float,
-) -> Control:
-    on = [i for i in items if i.id in harmed]
-    decision = decide_pairs(make_pairs(on, baseline, harmed), margin=margin, alpha=alpha)
+def _control(name: str, planted: int, pairs: Sequence[Pair], margin: float, alpha: float) -> Control | None:
+    """The same rule on the harmed copy; None if it shares no scored answer with the baseline."""
+    complete = _complete(pairs)
+    if not complete:
+        return None
+    decision = decide_pairs(complete, margin=margin, alpha=alpha)
     return Control(name=name, planted=planted, decision=decision, caught=decision.verdict is Verdict.FAIL)
 
 

@@ -18,11 +18,10 @@ def headline(
     config: ScreenConfig,
 ) -> str:
     """One sentence that carries the bound of the gate that decides."""
-    if verdict is Verdict.FAIL and not any(g.verdict is Verdict.FAIL for g in gates):
+    gate = deciding(gates, verdict)
+    if gate is None:
         parts = [f"FAIL: the rule claims to be lossless and is {Exactness.NOT_EXACT}; {exactness.reason}"]
-        gate = None
     else:
-        gate = _deciding(gates, verdict)
         parts = [f"{_name(verdict, gates)}: {axis_label(gate.axis)} {bound(gate, config.margin)}"]
         parts += [*gate.reasons, losses(gate)]
         parts.append(caught(gate))
@@ -32,11 +31,23 @@ def headline(
 
 
 def bound(gate: Gate, margin: float) -> str:
-    """`at most 1.9 points worse (margin 3)`: the one-sided bound that the verdict rests on."""
-    d, limit = gate.decision.difference, f"{100 * margin:g}"
-    if gate.verdict is Verdict.FAIL and d.low > margin:
-        return f"at least {math.floor(1000 * d.low) / 10:.1f} points worse (margin {limit})"
-    return f"at most {math.ceil(1000 * gate.decision.bound) / 10:.1f} points worse (margin {limit})"
+    """`at most 1.9 points worse (margin 3)`: what the verdict of a gate rests on."""
+    decision, limit = gate.decision, f"(margin {100 * margin:g})"
+    failing = [s for s in gate.strata if s.fails]
+    if gate.verdict is Verdict.UNMEASURED:
+        return f"only {decision.at_risk} of {decision.pairs} items at risk"
+    if gate.verdict is Verdict.VOID:
+        return "cannot be judged"
+    if gate.verdict is Verdict.FAIL and decision.difference.low > margin:
+        return f"at least {_down(decision.difference.low)} points worse {limit}"
+    if gate.verdict is Verdict.FAIL and failing:
+        worst = max(failing, key=lambda s: s.difference.low)
+        return f"in {worst.name} at least {_down(worst.difference.low)} points worse {limit}"
+    return f"at most {math.ceil(1000 * decision.bound) / 10:.1f} points worse {limit}"
+
+
+def _down(share: float) -> str:
+    return f"{math.floor(1000 * share) / 10:.1f}"
 
 
 def losses(gate: Gate) -> str:
@@ -46,10 +57,12 @@ def losses(gate: Gate) -> str:
     return f"lost {gate.decision.worse} of {gate.decision.at_risk} at risk ({beside})"
 
 
-def cure(gate: Gate) -> str | None:
+def cure(gate: Gate, quick: bool) -> str | None:
     """What would resolve an UNRESOLVED gate."""
     if gate.verdict is not Verdict.UNRESOLVED:
         return None
+    if quick:
+        return "run it without --quick"
     if gate.more_items is None:
         return "more items would not give PASS: the difference seen is not under the margin"
     if gate.more_items == 0:
@@ -57,10 +70,10 @@ def cure(gate: Gate) -> str | None:
     return f"about {gate.more_items} more items would resolve it at the discordance seen"
 
 
-def _deciding(gates: Sequence[Gate], verdict: Verdict) -> Gate:
-    """The gate that makes the verdict; under a PASS the one with the largest bound."""
+def deciding(gates: Sequence[Gate], verdict: Verdict) -> Gate | None:
+    """The gate that makes the verdict, the one with the largest bound; None where exactness makes it."""
     same = [g for g in gates if g.verdict is verdict]
-    return max(same, key=lambda g: g.decision.bound)
+    return max(same, key=lambda g: g.decision.bound, default=None)
 
 
 def _name(verdict: Verdict, gates: Sequence[Gate]) -> str:

@@ -59,6 +59,9 @@ class Stratum(_Record):
     """A task or category of a gate: shown, and able only to fail."""
 
     name: str
+    worse: int
+    better: int
+    pairs: int
     difference: PairedDifference
     p_fail_holm: float
     fails: bool
@@ -156,8 +159,8 @@ class TaisTask(_Record):
 
     task: str
     identical: Proportion
-    safe_baseline: float
-    safe_treatment: float
+    safe_baseline: Proportion
+    safe_treatment: Proportion
     h: float
     h_below: bool
     tango: PairedDifference

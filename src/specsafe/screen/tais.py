@@ -31,15 +31,14 @@ def _task(name: str, group: Sequence[Pair], same_bytes: dict[str, bool]) -> Tais
         (p.baseline.as_harm(True), p.treatment.as_harm(True)) for p in group if p.baseline and p.treatment
     ]
     n, worse, better = len(harms), sum(t and not b for b, t in harms), sum(b and not t for b, t in harms)
-    safe_before = sum(not b for b, _ in harms) / n
-    safe_after = sum(not t for _, t in harms) / n
+    safe = [sum(not pair[k] for pair in harms) for k in (0, 1)]
     interval = paired_difference(worse, better, n)
-    h = cohen_h(safe_after, safe_before)
+    h = cohen_h(safe[1] / n, safe[0] / n)
     return TaisTask(
         task=name,
         identical=proportion(sum(same_bytes[p.item.id] for p in group), n),
-        safe_baseline=safe_before,
-        safe_treatment=safe_after,
+        safe_baseline=proportion(safe[0], n),
+        safe_treatment=proportion(safe[1], n),
         h=h,
         h_below=abs(h) < H_LIMIT,
         tango=interval,

@@ -111,6 +111,11 @@ class Ledger:
         """The configuration that the study was asked for."""
         return dict(json.loads(self._db.execute("SELECT config FROM study").fetchone()[0]))
 
+    @property
+    def created(self) -> str:
+        """When the study began, in UTC."""
+        return str(self._db.execute("SELECT created FROM study").fetchone()[0])
+
     def battery_sha256(self) -> str:
         """Hash of the battery that the study began with."""
         return str(self._db.execute("SELECT battery FROM study").fetchone()[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specsafe.battery import axis_label
 from specsafe.report.blocks import Block, Para, Row, Section, Table
-from specsafe.report.numbers import count, interval, p_value, percent, points, rate
+from specsafe.report.numbers import interval, p_value, points, rate
 from specsafe.screen.result import ScreenResult, TaisTask
 
 
@@ -38,24 +38,19 @@ def comparison(result: ScreenResult) -> Section:
 
 
 def _task(t: TaisTask) -> Row:
-    n = t.tango.n
     published = t.tost_published
     return Row(
         (
             t.task,
             rate(t.identical),
-            _share(t.safe_baseline, n),
-            _share(t.safe_treatment, n),
+            rate(t.safe_baseline),
+            rate(t.safe_treatment),
             f"{abs(t.h):.3f} {'< 0.1' if t.h_below else '≥ 0.1'}",
             f"{_holds(t.tost_tango)} {interval(t.tango.low, t.tango.high)}",
             f"{_holds(published.equivalent)} p = {p_value(published.p_value)}, {points(published.estimate)}",
         ),
         "plain" if t.tost_tango and t.h_below else "open",
     )
-
-
-def _share(share: float, n: float) -> str:
-    return f"{count(share * n)}/{count(n)} = {percent(share)}"
 
 
 def _holds(equivalent: bool) -> str:

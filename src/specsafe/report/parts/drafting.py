@@ -56,7 +56,7 @@ def _arm(arm: ArmSummary, scale: Scale) -> Group:
 
 def _accepted(role: str, axis_: str, r: Ratio, scale: Scale) -> Mark:
     label = f"{role}: all axes" if axis_ == "all" else axis_label(axis_)
-    share = [None if x is None else 100 * x for x in (r.estimate, r.low, r.high)]
+    share = [None if x is None else 100 * min(1.0, max(0.0, x)) for x in (r.estimate, r.low, r.high)]
     return Mark(
         label=label,
         figure=strip(

@@ -6,7 +6,6 @@ from specsafe.battery import axis_label
 from specsafe.report.blocks import Card, Front, Tone
 from specsafe.report.sentences import (
     bound_line,
-    bound_of,
     certainty,
     evidence,
     flags,
@@ -15,7 +14,7 @@ from specsafe.report.sentences import (
     loud,
     meaning,
 )
-from specsafe.screen.headline import caught, cure, losses
+from specsafe.screen.headline import bound, caught, cure, losses
 from specsafe.screen.result import Exactness, Gate, ScreenResult, Verdict
 
 TONES: dict[str, Tone] = {Verdict.PASS: "good", Verdict.FAIL: "bad"}
@@ -53,18 +52,18 @@ def front(result: ScreenResult) -> Front:
 
 def _harms(result: ScreenResult) -> str:
     harms = "; ".join(f"{axis_label(g.axis)}: {meaning(g)}" for g in result.gates)
-    return f"{harms}. The margin, fixed before the run, is {limit(result)}."
+    return f"{harms}. The margin, fixed before the run, is {limit(result)}: {100 * result.margin:g} answers in 100."
 
 
 def _card(gate: Gate, result: ScreenResult) -> Card:
-    more = cure(gate)
+    more = cure(gate, result.quick)
     lines = (losses(gate), caught(gate), *gate.reasons, *([f"cure: {more}"] if more else []))
     detected = "a difference is detected (exact McNemar, Holm)"
     return Card(
         title=axis_label(gate.axis),
         verdict=str(gate.verdict),
         tone=tone(gate.verdict),
-        bound=bound_of(gate, result.margin),
+        bound=bound(gate, result.margin),
         lines=(*lines, detected) if gate.difference_detected else lines,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from specsafe.battery import axis_label
 from specsafe.report.blocks import Chart, Facts, Group, Mark, Para, Row, Section, Table, Tone
 from specsafe.report.figures import Scale, axis, header, linear, strip
-from specsafe.report.numbers import count, difference, interval, level, of_both, p_value, points, rate
+from specsafe.report.numbers import difference, interval, level, of_both, p_value, points, rate
 from specsafe.report.parts.front import tone
 from specsafe.screen.headline import cure
 from specsafe.screen.result import Decision, Gate, ScreenResult, Stratum, Verdict
@@ -58,6 +58,7 @@ def _gates(result: ScreenResult) -> Chart:
     return _forest(
         result,
         scale,
+        "gate",
         "Gates: difference in harm",
         tuple(Group((_gate(g, scale, result.margin),)) for g in result.gates),
         "Bracket: the one-sided bound that must stay left of the margin for a PASS, with clusters as units. "
@@ -70,21 +71,22 @@ def _strata(result: ScreenResult) -> Chart:
     return _forest(
         result,
         scale,
+        "gate, stratum",
         "Strata, each gate's under it, on a wider scale",
         tuple(_group(g, scale, result.margin) for g in result.gates if len(g.strata) > 1),
         "An arrow: the interval goes on beyond the scale. A stratum that fails after Holm's correction is a square and says "
-        "so. Counts with a decimal are divided by the design effect of their clusters.",
+        "so.",
     )
 
 
 def _forest(
-    result: ScreenResult, scale: Scale, caption: str, groups: tuple[Group, ...], legend: str
+    result: ScreenResult, scale: Scale, name: str, caption: str, groups: tuple[Group, ...], legend: str
 ) -> Chart:
     margin = 100 * result.margin
     return Chart(
         caption=f"{caption}, with {level(1 - 2 * result.alpha)} intervals",
         heads=(
-            "gate" if len(groups[0].rows) == 1 else "gate, stratum",
+            name,
             "points worse",
             "worse / better of n",
             "verdict",
@@ -151,7 +153,7 @@ def _stratum(gate: Gate, stratum: Stratum, scale: Scale, margin: float) -> Mark:
             height=24,
         ),
         reading=reading,
-        counts=f"{count(d.b)} / {count(d.c)} of {count(d.n)}",
+        counts=f"{stratum.worse} / {stratum.better} of {stratum.pairs}",
         tag="FAIL" if stratum.fails else "",
         tone=kind,
         minor=True,
@@ -183,7 +185,7 @@ def _reasons(result: ScreenResult) -> list[Facts]:
     """Why a gate's verdict is what it is, and what would cure it, where there is something to say."""
     rows = []
     for gate in result.gates:
-        more = cure(gate)
+        more = cure(gate, result.quick)
         said = [*gate.reasons, *([f"cure: {more}"] if more else [])]
         if said:
             rows.append((f"{axis_label(gate.axis)}, {gate.verdict}", "; ".join(said)))
