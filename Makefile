@@ -4,7 +4,7 @@ BIN := .venv/bin
 MODEL := smollm2-135m-instruct-q4_1
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: screen test test-full check clean
+.PHONY: screen test test-full check docs clean
 
 screen: .venv/base model
 	$(BIN)/specsafe screen $(ARGS)
@@ -22,6 +22,9 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .PHONY: model
 model: .venv/base
 	$(BIN)/specsafe models pull $(MODEL)
@@ -36,4 +39,4 @@ model: .venv/base
 	touch $@
 
 clean:
-	rm -rf .venv specsafe-out
+	rm -rf .venv specsafe-out site

@@ -18,6 +18,9 @@ a drawn cell and the edges disagree.
 
 Clusters. "tied k": k items always share one outcome. "ICC 0.5 k": half of the clusters are tied so, the
 items of the others are independent. n counts items.
+
+`--write docs/verdict.md` writes the page and, beside it, figures/verdict-error.svg and
+figures/verdict-power.svg, all from the same rows (verdict_page.py, verdict_figures.py).
 """
 
 from __future__ import annotations
@@ -40,67 +43,30 @@ from specsafe.screen.decide import decide
 from specsafe.screen.gates import decide_pairs
 from specsafe.screen.pairs import Outcome, Pair
 from specsafe.screen.result import Verdict
-from specsafe.stats import proportion
+from verdict_figures import AT_RISK_SHOWN, BETTER_SHOWN, CURVE, error_figure, power_figure
+from verdict_page import (
+    ALPHA,
+    AT_RISK,
+    BETTER,
+    BETTER_FINE,
+    DIFFERENCES,
+    ICC,
+    MARGIN,
+    TAIL,
+    Row,
+    Scenario,
+    page,
+    too_often,
+)
 
-MARGIN, ALPHA = 0.03, 0.05
 SIZES = (100, 200, 500, 1000, 2000)
-DIFFERENCES = (0.0, MARGIN, 0.05, 0.08, 0.10, 0.15)
-BETTER = (0.0, 0.005, 0.02, 0.05)
-BETTER_FINE = tuple(np.linspace(0, max(BETTER), 101).tolist())
-AT_RISK = (0.1, 0.35, 0.9)
 TIED = (2, 4)
-ICC = 0.5
 ICC_SIZES, CHECKED_SIZES = 500, 1000  # the largest n that is simulated: beyond it minutes go by
-TAIL = 1e-9  # chance of the cells that an exact sum may leave out
 SHOWN = (Verdict.PASS, Verdict.FAIL, Verdict.UNRESOLVED, Verdict.UNMEASURED)
 FINE, BAD = Outcome(harm=False, truncated=False), Outcome(harm=True, truncated=False)
 
 Ask = Callable[[int, int, int], Verdict]  # worse, better, at risk -> what the rule says
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """The truth; at_risk is the share of items that are fine under the baseline."""
-
-    structure: str
-    n: int
-    difference: float
-    p_better: float
-    at_risk: float
-
-    @property
-    def p_worse(self) -> float:
-        """The share of items that gets worse."""
-        return self.p_better + self.difference
-
-    @property
-    def possible(self) -> bool:
-        """An item can get worse only if it is at risk, and better only if it is not."""
-        return self.p_worse <= self.at_risk + 1e-12 and self.p_better <= 1 - self.at_risk + 1e-12
-
-    @property
-    def at_risk_if_equal(self) -> float:
-        """The share at risk among the items whose outcome does not change."""
-        return float(np.clip((self.at_risk - self.p_worse) / (1 - self.p_worse - self.p_better), 0, 1))
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the rule said in one scenario. draws and counts are None where the method is exact."""
-
-    scenario: Scenario
-    method: str
-    chance: dict[str, float]
-    draws: int | None = None
-    counts: dict[str, int] | None = None
-
-    def interval(self, verdict: Verdict) -> tuple[float, float]:
-        """Clopper-Pearson 95 %, or the exact value and what the sum may have left out."""
-        if self.draws is None or self.counts is None:
-            return self.chance[verdict], min(1.0, self.chance[verdict] + TAIL)
-        found = proportion(self.counts[verdict], self.draws)
-        return found.low or 0.0, found.high or 0.0
 
 
 @dataclass(frozen=True)
@@ -224,7 +190,7 @@ def exact_row(scenario: Scenario, edges: Edges) -> Row:
 
 
 def independent_rows(n: int, draws: int, rng: np.random.Generator) -> Iterator[Row]:
-    """Exact rows of every scenario, finer ones at the margin, and a simulation that checks the edges."""
+    """Exact rows of every scenario, finer ones at the margin and along the curves, and a check of the edges."""
     ask = independent(n)
     edges = find_edges(ask, n)
     for difference in DIFFERENCES:
@@ -234,6 +200,8 @@ def independent_rows(n: int, draws: int, rng: np.random.Generator) -> Iterator[R
                 scenario = Scenario("independent", n, difference, p_better, at_risk)
                 if scenario.possible:
                     yield exact_row(scenario, edges)
+    for difference in CURVE:
+        yield exact_row(Scenario("independent", n, difference, BETTER_SHOWN, AT_RISK_SHOWN), edges)
     if n <= CHECKED_SIZES:
         yield simulated_row(Scenario("independent", n, MARGIN, 0.02, 0.1), ask, edges, draws, rng)
 
@@ -301,137 +269,6 @@ def counted(scenario: Scenario, counts: Counter[Verdict], draws: int) -> Row:
     return Row(scenario, "simulation", chance, draws, {str(v): counts[v] for v in SHOWN})
 
 
-# --- tables -----------------------------------------------------------------------------------------------
-
-
-def errors(rows: list[Row], verdict: Verdict) -> list[Row]:
-    """The rows at the margin, the most frequent error first."""
-    return sorted((r for r in rows if r.scenario.difference == MARGIN), key=lambda r: -r.chance[verdict])
-
-
-def error_table(rows: list[Row]) -> Iterator[str]:
-    """Type-I errors: for each structure, n and method the worst scenario."""
-    worst_of = " | ".join(f"{v} at the margin, worst | at p_better" for v in (Verdict.PASS, Verdict.FAIL))
-    yield f"| items | n | method | scenarios | {worst_of} |"
-    yield "| --- | --: | --- | --: | --- | --: | --- | --: |"
-    groups: dict[tuple[str, int, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.scenario.structure, row.scenario.n, row.method), []).append(row)
-    for (structure, n, method), group in groups.items():
-        cells = []
-        for verdict in (Verdict.PASS, Verdict.FAIL):
-            worst = errors(group, verdict)[0]
-            cells += [said(worst, verdict), f"{worst.scenario.p_better:.2%}"]
-        count = len(errors(group, Verdict.PASS))
-        yield f"| {structure} | {n} | {method} | {count} | {' | '.join(cells)} |"
-
-
-def said(row: Row, verdict: Verdict) -> str:
-    """A rate with its k, n and interval; exact ones have none."""
-    if row.draws is None or row.counts is None:
-        return f"{row.chance[verdict]:.2%}"
-    low, high = row.interval(verdict)
-    return f"{row.counts[verdict]} of {row.draws} = {row.chance[verdict]:.2%} ({low:.2%} to {high:.2%})"
-
-
-def power_table(rows: list[Row]) -> Iterator[str]:
-    """P(PASS) at no difference and P(FAIL) at the larger ones, where enough items are at risk."""
-    larger = [d for d in DIFFERENCES if d > MARGIN]
-    heads = " | ".join(f"FAIL at {d * 100:.0f} points" for d in larger)
-    yield f"| items | n | p_better | PASS at 0 points | {heads} |"
-    yield "| --- | --: | --: | --: |" + " --: |" * len(larger)
-    found = {r.scenario: r for r in rows if r.method == "exact" and r.scenario.at_risk >= max(AT_RISK)}
-    for s in found:
-        if s.difference == 0.0:
-            harmed = [found.get(Scenario(s.structure, s.n, d, s.p_better, s.at_risk)) for d in larger]
-            cells = [found[s].chance[Verdict.PASS], *(r.chance[Verdict.FAIL] for r in harmed if r)]
-            numbers = " | ".join(f"{p:.1%}" for p in cells)
-            yield f"| {s.structure} | {s.n} | {s.p_better:.1%} | {numbers} |"
-
-
-def at_risk_table(rows: list[Row]) -> Iterator[str]:
-    """What few items at risk do: nothing changed, one item in 200 flips either way."""
-    yield "| n | share at risk | PASS | UNRESOLVED | UNMEASURED |"
-    yield "| --: | --: | --: | --: | --: |"
-    for row in rows:
-        s = row.scenario
-        if s.structure == "independent" and s.difference == 0.0 and s.p_better == 0.005:
-            shown = (Verdict.PASS, Verdict.UNRESOLVED, Verdict.UNMEASURED)
-            yield f"| {s.n} | {s.at_risk:.0%} | {' | '.join(f'{row.chance[v]:.1%}' for v in shown)} |"
-
-
-def icc_table(rows: list[Row]) -> Iterator[str]:
-    yield "| items | n | true difference | p_better | PASS | FAIL |"
-    yield "| --- | --: | --: | --: | --- | --- |"
-    for row in rows:
-        s = row.scenario
-        if s.structure.startswith("ICC"):
-            cells = f"{said(row, Verdict.PASS)} | {said(row, Verdict.FAIL)}"
-            yield f"| {s.structure} | {s.n} | {s.difference * 100:.0f} points | {s.p_better:.1%} | {cells} |"
-
-
-def too_often(rows: list[Row]) -> list[str]:
-    """The type-I errors whose lower limit lies above alpha: for each verdict, structure and n the worst."""
-    found: dict[tuple[str, ...], str] = {}
-    for verdict in (Verdict.PASS, Verdict.FAIL):
-        for row in errors(rows, verdict):
-            s = row.scenario
-            if row.interval(verdict)[0] > ALPHA:
-                found.setdefault(
-                    (verdict, s.structure, str(s.n), row.method),
-                    f"{verdict} at the margin, {s.structure}, n = {s.n}, p_better = {s.p_better:.2%}, "
-                    f"{row.method}: {said(row, verdict)}",
-                )
-    return list(found.values())
-
-
-def page(rows: list[Row], draws: int) -> str:
-    """All tables as one Markdown page."""
-    broken = too_often(rows)
-    return "\n".join(
-        [
-            "# How often the verdict errs",
-            "",
-            f"Margin {MARGIN * 100:.0f} points, one-sided α = {ALPHA:.0%}. Written by `python bench/verdict.py "
-            f"--draws {draws} --write docs/verdict.md`; its docstring says how the numbers are made.",
-            "",
-            f"Independent: every item is a cluster of its own. Tied k: clusters of k items that always share one "
-            f"outcome. ICC {ICC} k: half of the clusters are tied so. n counts items. p_better: the share of items "
-            "that gets better; the share that gets worse is as large plus the true difference.",
-            "",
-            "## Type-I error",
-            "",
-            f"The true difference lies exactly at the margin. Worst over {len(BETTER_FINE)} values of p_better "
-            f"in 0 to {max(BETTER):.0%} and over the shares at risk {', '.join(f'{s:.0%}' for s in AT_RISK)}; "
-            f"both may be at most {ALPHA:.0%}.",
-            "",
-            *error_table(rows),
-            "",
-            f"Above {ALPHA:.0%}: {len(broken) or 'none'}.",
-            *(f"- {line}" for line in broken),
-            "",
-            "## Power",
-            "",
-            "Method: exact.",
-            "",
-            *power_table(rows),
-            "",
-            "## Few items at risk",
-            "",
-            "Method: exact. No difference, 0.5 % of the items get better and 0.5 % worse.",
-            "",
-            *at_risk_table(rows),
-            "",
-            "## Clusters that are partly tied",
-            "",
-            "Method: simulation; k of the draws and the Clopper-Pearson 95 % interval.",
-            "",
-            *icc_table(rows),
-            "",
-        ]
-    )
-
-
 def simulate(draws: int, sizes: Iterable[int]) -> Iterator[Row]:
     rng = np.random.default_rng(20)
     for n in sizes:
@@ -451,13 +288,17 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of items")
     parser.add_argument("--json", action="store_true", help="print every row as JSON")
-    parser.add_argument("--write", type=Path, help="also write the tables to this Markdown file")
+    parser.add_argument("--write", type=Path, help="also write this Markdown file, and the figures beside it")
     options = parser.parse_args()
     rows = list(simulate(options.draws, options.sizes))
     text = page(rows, options.draws)
     print(json.dumps([asdict(r) for r in rows], indent=1) if options.json else text)
     if options.write:
+        figures = options.write.parent / "figures"
+        figures.mkdir(exist_ok=True)
         options.write.write_text(text, encoding="utf-8")
+        (figures / "verdict-error.svg").write_text(error_figure(rows), encoding="utf-8")
+        (figures / "verdict-power.svg").write_text(power_figure(rows), encoding="utf-8")
     broken = too_often(rows)
     for line in broken:
         print(line, file=sys.stderr)

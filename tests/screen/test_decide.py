@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specsafe.screen.decide import decide, items_needed, most_passing, smallest_caught
+from specsafe.screen.decide import decide, items_needed, most_passing, power_of_pass, smallest_caught
 from specsafe.screen.result import Verdict
 
 
@@ -76,6 +77,26 @@ def test_pass_and_fail_agree_with_the_exact_binomial_at_zero_better(n):
 
 def test_items_needed():
     assert items_needed(0.0, 0.0, 0.03, 0.05) == 99
-    assert items_needed(0.05, 0.0, 0.03, 0.05) == 344
-    assert items_needed(0.05, 0.02, 0.03, 0.05) > 344
+    needed = [items_needed(d, 0.0, 0.03, 0.05) for d in (0.01, 0.02, 0.05)]
+    assert needed == sorted(needed)
+    assert items_needed(0.05, 0.01, 0.03, 0.05) > needed[-1]
     assert items_needed(0.05, 0.03, 0.03, 0.05) is None
+
+
+@pytest.mark.parametrize(("discordance", "difference"), [(0.01, 0.0), (0.05, 0.0), (0.05, 0.01)])
+def test_the_power_of_a_pass_is_what_simulation_finds(discordance, difference):
+    rng = np.random.default_rng(5)
+    worse, better = (discordance + difference) / 2, (discordance - difference) / 2
+    draws = rng.multinomial(250, [worse, better, 1 - worse - better], size=3000)
+    passed = [
+        decide(b, c, 250, 250, margin=0.03, alpha=0.05).verdict is Verdict.PASS for b, c, _ in draws.tolist()
+    ]
+    power = power_of_pass(250, discordance, difference, 0.03, 0.05)
+    assert abs(np.mean(passed) - power) < 4 * np.sqrt(power * (1 - power) / 3000)
+
+
+def test_the_items_needed_have_the_power_they_promise():
+    for discordance in (0.01, 0.02, 0.05):
+        n = items_needed(discordance, 0.0, 0.03, 0.05)
+        assert power_of_pass(n, discordance, 0.0, 0.03, 0.05) >= 0.8
+        assert power_of_pass(n - 1, discordance, 0.0, 0.03, 0.05) < 0.8

@@ -20,7 +20,10 @@ def report(
         Path | None, typer.Option(help="Folder for the reports; default: beside the ledger.")
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", help=f"What to write, parted by commas: {FORMATS}.")
+        str,
+        typer.Option(
+            "--format", envvar="SPECSAFE_REPORT_FORMAT", help=f"What to write, parted by commas: {FORMATS}."
+        ),
     ] = FORMATS,
     include_text: Annotated[
         bool,

@@ -163,7 +163,7 @@ def _plan(config: ScreenConfig, as_json: bool) -> None:
 
     battery = screen_battery(config)
     counts = {role: len(items) for role, (_, items) in planned_items(config, battery).items()}
-    reach = reachable(battery, config.margin, config.alpha)
+    reach = reachable(battery, config.margin, config.alpha, needed=True)
     if as_json:
         plan = PlanDocument(answers=counts, total=sum(counts.values()), gates=reach)
         typer.echo(to_json(Envelope(command="screen --plan", exit_code=0, result=plan)))

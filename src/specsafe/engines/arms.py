@@ -45,8 +45,8 @@ class LlamaCppArm(_Arm):
     )
     n_max: int = Field(3, ge=1, le=64, description="draft tokens proposed a round (num_speculative_tokens)")
     p_min: float = Field(0.4, ge=0, le=1, description="stop drafting below this draft probability")
-    temperature: float = Field(0.0, ge=0, le=5)
-    seed: int = Field(0, ge=0, lt=2**32)
+    temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most likely token")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the sampling above temperature 0")
     max_tokens: int = Field(32, ge=1, le=32768, description="answer limit in tokens")
     context: int = Field(1024, ge=64, description="tokens of context per slot")
     chat_template: Literal["on", "off"] = Field(

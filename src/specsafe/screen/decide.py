@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
+from scipy.stats import binom
+
 from specsafe.screen.result import Decision, Verdict
-from specsafe.stats import exact_unconditional, mcnemar_exact, paired_difference, sample_size
+from specsafe.stats import exact_unconditional, mcnemar_exact, paired_difference
 
 
 def decide(
@@ -81,6 +84,7 @@ def p_harm(worse: int, better: int, pairs: int, margin: float, design_effect: fl
 
 
 _MOST_ITEMS = 1_000_000
+POWER = 0.8
 
 
 @lru_cache(maxsize=4096)
@@ -94,9 +98,10 @@ def _fails(worse: int, n: int, margin: float, alpha: float) -> bool:
     return low > margin and _exact(worse, 0, n, margin, "greater") <= alpha
 
 
-def _passes(worse: int, n: int, margin: float, alpha: float) -> bool:
-    high = paired_difference(worse, 0, n, confidence=1 - 2 * alpha).high
-    return high < margin and _exact(worse, 0, n, margin, "less") <= alpha
+def _passes(worse: int, better: int, n: int, margin: float, alpha: float) -> bool:
+    better = min(better, n - worse)
+    high = paired_difference(worse, better, n, confidence=1 - 2 * alpha).high
+    return high < margin and _exact(worse, better, n, margin, "less") <= alpha
 
 
 @lru_cache(maxsize=1024)
@@ -114,12 +119,12 @@ def smallest_caught(n: int, margin: float, alpha: float) -> int | None:
 @lru_cache(maxsize=1024)
 def most_passing(n: int, margin: float, alpha: float) -> int | None:
     """The most harmed items of n, none mended, that still give PASS; None if even 0 does not."""
-    if not _passes(0, n, margin, alpha):
+    if not _passes(0, 0, n, margin, alpha):
         return None
     low, high = 0, n
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _passes(middle, n, margin, alpha) else (low, middle)
+        low, high = (middle, high) if _passes(middle, 0, n, margin, alpha) else (low, middle)
     return low
 
 
@@ -133,28 +138,44 @@ def items_to_pass(worse: int, better: int, pairs: int, margin: float, alpha: flo
 
     def passes(n: int) -> bool:
         b, c = math.ceil(worse * n / pairs), math.floor(better * n / pairs)
-        high = paired_difference(b, min(c, n - b), n, confidence=1 - 2 * alpha).high
-        return high < margin and _exact(b, c, n, margin, "less") <= alpha
+        return _passes(b, c, n, margin, alpha)
 
-    low, high = 1, max(pairs, 2)
-    while not passes(high):
+    return _fewest(passes, max(pairs, 2))
+
+
+@lru_cache(maxsize=256)
+def items_needed(discordance: float, difference: float, margin: float, alpha: float) -> int | None:
+    """Independent items at which the rule says PASS with power .8 if the true rates were these; None if none would do.
+
+    discordance: share of items that flip either way; difference: those that get worse less those that get better.
+    """
+    if difference >= margin:
+        return None
+    return _fewest(lambda n: power_of_pass(n, discordance, difference, margin, alpha) >= POWER, 64)
+
+
+def power_of_pass(n: int, discordance: float, difference: float, margin: float, alpha: float) -> float:
+    """Exact probability of a PASS: the trinomial of flips, summed over the counts that pass.
+
+    The most harmed items that pass grow with the mended ones, so one walk along the border sees them all.
+    """
+    worse, better = (discordance + difference) / 2, (discordance - difference) / 2
+    total, border = 0.0, -1
+    for mended in range(int(binom.ppf(1 - 1e-6, n, better)) + 1):
+        while border + 1 + mended <= n and _passes(border + 1, mended, n, margin, alpha):
+            border += 1
+        total += binom.pmf(mended, n, better) * binom.cdf(border, n - mended, worse / (1 - better))
+    return float(total)
+
+
+def _fewest(enough: Callable[[int], bool], start: int) -> int | None:
+    """The fewest items that are enough, by doubling and bisection; None beyond _MOST_ITEMS."""
+    low, high = 1, start
+    while not enough(high):
         low, high = high, 2 * high
         if high > _MOST_ITEMS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if passes(middle) else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def items_needed(discordance: float, difference: float, margin: float, alpha: float) -> int | None:
-    """Items for a PASS with power .8 if the true discordance and difference were these; None if none would do.
-
-    The paired sample size with the margin shortened by the difference, and never fewer than the n at which
-    the exact test accepts zero discordant pairs: (1 - margin)^n <= alpha.
-    """
-    if difference >= margin:
-        return None
-    floor = math.ceil(math.log(alpha) / math.log(1 - margin))
-    spread = max(discordance - difference**2, 0.0)
-    return max(floor, sample_size(spread, margin - max(difference, 0.0), alpha=alpha) if spread else 0)

@@ -22,6 +22,7 @@ class Reach:
 
     axis: Axis
     items: int
+    clusters: int
     most_passing: int | None
     smallest_caught: int | None
     items_needed: dict[str, int | None]
@@ -36,24 +37,38 @@ class Reach:
         passing = (
             f"PASS with at most {self.most_passing} net flips" if self.can_pass else "PASS cannot be reached"
         )
-        if self.smallest_caught is None:
-            return f"{axis_label(self.axis)}: {self.items} items; {passing}, FAIL cannot be reached"
-        failing = f"FAIL from {self.smallest_caught}, UNMEASURED with fewer at risk"
-        return f"{axis_label(self.axis)}: {self.items} items; {passing}, {failing}"
-
-
-def reachable(battery: Battery, margin: float, alpha: float) -> list[Reach]:
-    """Per axis: the most net flips that still pass, the fewest that fail, and items needed by discordance."""
-    return [
-        Reach(
-            axis=axis,
-            items=len(on := battery.on(axis)),
-            most_passing=most_passing(len(on), margin, alpha),
-            smallest_caught=smallest_caught(len(on), margin, alpha),
-            items_needed={f"{d:.0%}": items_needed(d, 0.0, margin, alpha) for d in DISCORDANCES},
+        tied = f" in {self.clusters} clusters" if self.clusters < self.items else ""
+        failing = (
+            "FAIL cannot be reached"
+            if self.smallest_caught is None
+            else f"FAIL from {self.smallest_caught}, UNMEASURED with fewer at risk"
         )
-        for axis in battery.axes
-    ]
+        return f"{axis_label(self.axis)}: {self.items} items{tied}; {passing}, {failing}"
+
+
+def reachable(battery: Battery, margin: float, alpha: float, *, needed: bool = False) -> list[Reach]:
+    """Per axis: the most net flips that still pass, the fewest that fail, and, if wanted, items needed by discordance.
+
+    Where items share clusters a PASS counts clusters as units; how much a FAIL needs depends on where flips fall.
+    """
+    found: list[Reach] = []
+    for axis in battery.axes:
+        items = battery.on(axis)
+        clusters = len({i.cluster for i in items})
+        units = most_passing(clusters, margin, alpha)
+        found.append(
+            Reach(
+                axis=axis,
+                items=len(items),
+                clusters=clusters,
+                most_passing=None if units is None else units * len(items) // clusters,
+                smallest_caught=smallest_caught(len(items), margin, alpha),
+                items_needed={f"{d:.0%}": items_needed(d, 0.0, margin, alpha) for d in DISCORDANCES}
+                if needed
+                else {},
+            )
+        )
+    return found
 
 
 def planned_items(config: ScreenConfig, battery: Battery) -> dict[str, tuple[Arm, tuple[Item, ...]]]:
