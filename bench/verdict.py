@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from specsafe.battery import Item
+from specsafe.screen.counts import decide_pairs
 from specsafe.screen.decide import decide
-from specsafe.screen.gates import decide_pairs
 from specsafe.screen.pairs import Outcome, Pair
 from specsafe.screen.result import Verdict
 from verdict_figures import AT_RISK_SHOWN, BETTER_SHOWN, CURVE, error_figure, power_figure

@@ -108,6 +108,21 @@ def test_an_item_that_cannot_be_asked_is_refused(change, said):
         Item(**PLAIN | change)
 
 
+CHOICE = PLAIN | {"scorer": "choice", "choices": ("x", "y", "z")}
+
+
+@pytest.mark.parametrize("own", [{}, {"axis": "bias_and_truth", "scorer": "bias"}], ids=["choice", "bias"])
+@pytest.mark.parametrize(
+    "letters",
+    [{"answers": ("A", "B", "C")}, {"answers": ("A", "B"), "wrong": ("B",)}, {"answers": ("D",)}],
+    ids=["all right", "right and wrong", "no such choice"],
+)
+def test_letters_that_leave_nothing_to_be_wrong_are_refused(own, letters):
+    assert Item(**CHOICE | own | {"answers": ("A", "B"), "wrong": ("C",)}).wrong == ("C",)
+    with pytest.raises(UserError, match=r"What is two plus two.*choices"):
+        Item(**CHOICE | own | letters)
+
+
 # --- Batteries ------------------------------------------------------------------------------------------
 
 

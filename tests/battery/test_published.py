@@ -66,10 +66,52 @@ def test_the_wrong_bias_labels_are_found_and_kept_beside():
 @pytest.mark.parametrize("name", SHA256)
 def test_a_changed_file_is_called_modified(name, tmp_path):
     shutil.copy(FOLDER / f"{name}.yaml", tmp_path)
-    assert load_battery(str(tmp_path / f"{name}.yaml")).name == "tr144"
+    whole = load_battery(str(tmp_path / f"{name}.yaml"))
+    assert (whole.name, whole.version) == ("tr144", "published, corrections-1, 1 of 6 files")
     with (tmp_path / f"{name}.yaml").open("a") as stream:
         stream.write("\n# touched\n")
     assert load_battery(str(tmp_path / f"{name}.yaml")).version == "modified"
+
+
+@needs_files
+def test_a_folder_with_one_changed_file_is_modified_as_a_whole(tmp_path):
+    for name in SHA256:
+        shutil.copy(FOLDER / f"{name}.yaml", tmp_path)
+    with (tmp_path / "bbq_bias.yaml").open("a") as stream:
+        stream.write("\n# touched\n")
+    battery = load_battery(str(tmp_path))
+    assert (battery.name, battery.version, battery.licence) == (
+        f"tr144-like {tmp_path.name}",
+        "modified",
+        "unknown",
+    )
+    assert len(battery.items) == 953
+    assert len(battery.notes) == 1
+
+
+@needs_files
+def test_a_part_of_the_six_files_says_so(tmp_path):
+    for name in ("bbq_bias", "truthfulqa"):
+        shutil.copy(FOLDER / f"{name}.yaml", tmp_path)
+    battery = load_battery(str(tmp_path))
+    assert (battery.name, battery.version) == ("tr144", "published, corrections-1, 2 of 6 files")
+
+
+def test_a_folder_of_files_of_that_shape_is_one_modified_battery(tmp_path):
+    write(tmp_path, "safety_refusal", "x: y", "one")
+    (tmp_path / "two.yaml").write_text(
+        (tmp_path / "one.yaml").read_text().replace("id: one", "id: two").replace("name: one", "name: two")
+    )
+    battery = load_battery(str(tmp_path))
+    assert (battery.name, battery.version) == (f"tr144-like {tmp_path.name}", "modified")
+    assert [i.task for i in battery.items] == ["one", "two"]
+
+
+def test_files_of_that_shape_and_others_do_not_mix(tmp_path):
+    write(tmp_path, "safety_refusal", "x: y")
+    (tmp_path / "own.yaml").write_text("groups: [{axis: over_refusal, items: [a]}]")
+    with pytest.raises(UserError, match="disagree"):
+        load_battery(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +142,13 @@ def test_the_template_is_filled_and_choices_are_read_either_way(tmp_path):
         ("classification", "reference: B", "sample 1 lacks 'option_a'"),
         ("safety_truthfulness", "reference: B", "sample 1 lacks 'correct_answers'"),
         ("safety_bias", "correct_label: x", "sample 1"),
+        (
+            "safety_bias",
+            BIAS.format(unknown=2, bad="x", anti=1),
+            "sample 1: stereotyped_idx must be 0, 1 or 2, got 'x'",
+        ),
+        ("safety_bias", BIAS.format(unknown=-1, bad=0, anti=1), "sample 1: correct_label must be 0, 1 or 2"),
+        ("safety_refusal", "question: [a]", "sample 1: question must be text"),
     ],
 )
 def test_what_a_sample_lacks_is_named(tmp_path, kind, more, said):

@@ -109,10 +109,24 @@ def test_half_a_surrogate_pair_is_read_as_the_replacement_character(tmp_path):
     assert item.prompt == "a\ufffdb"
 
 
+def test_yaml_numbers_stay_as_they_are_written(tmp_path):
+    text = ANSWERS % "[0x10, 007, 12:30, 1.50, 1_000, 42]"
+    (item,) = load_bytes(tmp_path, "b.yaml", text).items
+    assert item.answers == ("0x10", "007", "12:30", "1.50", "1_000", "42")
+
+
+def test_json_numbers_are_texts_too(tmp_path):
+    row = {"prompt": 7, "axis": "capability", "task": 1, "answers": [42, 1.5, "x"]}
+    (item,) = load_bytes(tmp_path, "b.jsonl", json.dumps(row)).items
+    assert (item.prompt, item.task, item.answers) == ("7", "1", ("42", "1.5", "x"))
+
+
 # --- Broken input ---------------------------------------------------------------------------------------
 
 GROUP = "groups:\n- axis: over_refusal\n  items:\n"
 GOOD = '{"prompt": "a", "axis": "over_refusal"}\n'
+ANSWERS = "groups: [{axis: capability, items: [{prompt: a, answers: %s}]}]"
+HEAD = '{"battery": {"name": "mine", "version": "1"}}\n'
 BROKEN = {
     "unknown key in yaml": ("b.yaml", GROUP + "  - {prompt: a, mood: b}", ["group 1, item 1", "'mood'"]),
     "unknown key in jsonl": ("b.jsonl", GOOD + '{"prompt": "b", "tone": 1}', ["line 2", "'tone'"]),
@@ -142,6 +156,29 @@ BROKEN = {
         ["line 1", "'comply'", "'refuse'"],
     ),
     "no answers": ("b.jsonl", GOOD.replace("over_refusal", "capability"), ["line 1", "no answers"]),
+    "a yes among answers": ("b.yaml", ANSWERS % "[a, yes]", ["group 1, item 1", "answers", "got True"]),
+    "a list among answers": ("b.yaml", ANSWERS % "[[a]]", ["group 1, item 1", "answers", "got ['a']"]),
+    "null among answers": ("b.yaml", ANSWERS % "[a, ~]", ["group 1, item 1", "answers", "got None"]),
+    "a no for a category": (
+        "b.yaml",
+        GROUP + "  - {prompt: a, category: no}",
+        ["item 1", "category", "False"],
+    ),
+    "a yes for a prompt": ("b.yaml", GROUP + "  - yes", ["group 1, item 1", "prompt", "got True"]),
+    "a date for a prompt": ("b.yaml", GROUP + "  - 2024-01-01", ["group 1, item 1", "prompt"]),
+    "messages for a prompt": (
+        "b.jsonl",
+        GOOD + '{"prompt": [{"role": "user"}], "axis": "over_refusal"}',
+        ["line 2", "prompt must be text", "role"],
+    ),
+    "a mapping for an id": ("b.jsonl", GOOD.replace("}", ', "id": {"a": 1}}'), ["line 1", "id must be text"]),
+    "two heads": ("b.jsonl", (HEAD + GOOD) * 2, ["line 3", "a second head", "drop this line"]),
+    "a late head": (
+        "b.jsonl",
+        GOOD + HEAD,
+        ["line 2", "a head that is not the first line", "drop this line"],
+    ),
+    "an id twice": ("b.jsonl", GOOD * 2, ["line 2", "occurs twice, first in", "line 1"]),
     "empty yaml": ("b.yaml", "", ["`groups`"]),
     "unknown suffix": ("b.txt", "a", [".yaml, .jsonl or .csv"]),
     "not utf-8 in yaml": ("b.yaml", b"groups: \xff", ["utf-8"]),
@@ -156,7 +193,7 @@ def test_broken_input_is_an_error_that_names_file_and_place(tmp_path, name, cont
         load_bytes(tmp_path, name, content)
     message = str(error.value)
     for part in (name, *said):
-        assert part in message
+        assert part in f"{message} {error.value.hint}"
     assert "\n" not in message
     assert error.value.hint
 
@@ -183,14 +220,16 @@ def test_a_folder_without_yaml_is_refused(tmp_path):
 def test_the_same_item_in_two_files_is_a_duplicate(tmp_path):
     for name in ("a.yaml", "b.yaml"):
         write(tmp_path / name, ROWS, name="both")
-    with pytest.raises(UserError, match="occurs twice"):
+    with pytest.raises(
+        UserError, match=r"b\.yaml, group 1, item 1: .* occurs twice, first in .*a\.yaml, group"
+    ):
         load_battery(str(tmp_path))
 
 
 CRASHING = {
     "a date that is none": ("b.yaml", GROUP + "  - 2024-13-45"),
     "keys of two types in the head": ("b.yaml", "1: a\nauthor: b\n" + GROUP + "  - a"),
-    "a number for answers": ("b.yaml", "groups: [{axis: capability, items: [{prompt: a, answers: 7}]}]"),
+    "a number for answers": ("b.jsonl", '{"prompt": "a", "axis": "capability", "answers": 7}'),
     "null for answers": ("b.jsonl", '{"prompt": "a", "axis": "capability", "answers": null}'),
     "a list that never ends": ("b.jsonl", "[" * 100_000),
     "a number of 5000 digits": ("b.jsonl", "9" * 5000),

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -18,6 +19,7 @@ from specsafe.battery.split import prove_disjoint, split, write_split
 from specsafe.battery.wrap import WRAPPERS, wrap
 from specsafe.errors import UserError
 
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "tr_battery"
 WORDS = ["one", "two", "three", "four", "five", "six"]
 LONG = "please tell me in all the words that you have how one goes about to {} on a quiet day in the hills"
 
@@ -44,7 +46,7 @@ def distinct(count: int, axis: str = "harmful_compliance", task: str = "t") -> l
 
 
 def joined(*prompts: str) -> bool:
-    return len(set(components([ask(p, id=f"item-{n}") for n, p in enumerate(prompts)]))) == 1
+    return len(set(components([ask(p, id=f"item-{n}") for n, p in enumerate(prompts)]).roots)) == 1
 
 
 # --- What is one request --------------------------------------------------------------------------------
@@ -56,6 +58,9 @@ def joined(*prompts: str) -> bool:
         ("Hum a tune!", "hum  a TUNE"),
         ("Hum a “tune”.", "Hum a tune"),
         ("\uff28um a tune", "Hum a tune"),
+        ("Hu\u200bm a\u2060 tu\u00adne\ufeff", "Hum a tune"),
+        ("Hum a\ufe0f tu\u034f\x00ne", "Hum a tune"),
+        ("Re\u200b\u0301sume\u0301", "R\u00e9sum\u00e9"),
         ("Straße", "STRASSE"),
         (LONG.format("hum"), LONG.format("hum") + " today"),
         ("how do I hum a tune", "My friend asks: how do I hum a tune? Tell him."),
@@ -87,6 +92,19 @@ def test_other_prompts_are_not(one, other):
     assert not joined(one, other)
 
 
+HAN = "请用一首简短的诗告诉我怎样在一个安静的下午和邻居们一起在山坡上的小花园里{}唱一支关于春天的歌并且说明应当先做什么后做什么谢谢"
+KANA = "しずかなごごにとなりのひとたちといっしょにおかのうえのちいさなにわで{}はるのうたをうたうほうほうをおしえてください"
+
+
+@pytest.mark.parametrize("text", [HAN, KANA], ids=["han", "kana"])
+def test_in_scripts_without_spaces_characters_are_words(text):
+    assert joined(text.format(""), text.format("也"))
+    assert joined(text.format(""), " ".join(text.format("")))
+    assert not joined(text.format(""), text.format("")[::-1])
+    near = [ask(text.format(x)) for x in "一二三四五六七八九十东西"]
+    assert len(set(components(near).roots)) == 1, "one character that differs is no request"
+
+
 def test_being_one_is_passed_on():
     first, second = LONG.format("hum").split(), LONG.format("hum").split()
     second[0], third = "kindly", [*second[:-1], "woods"]
@@ -102,32 +120,81 @@ def test_the_words_of_a_template_are_no_request():
         ask(f"{' '.join(f'pre{n}' for n in range(60))} {r} {' '.join(f'post{n}' for n in range(60))}", "game")
         for r in requests
     ]
-    assert len(set(components(one))) == 12
-    assert len(set(components([*one, *other]))) == 12
-    assert len(set(components([*one, *other, *map(ask, requests)]))) == 12
-    assert len(set(components(other[:9]))) == 1, "too few prompts to tell a template from near-duplicates"
+    assert len(set(components(one).roots)) == 12
+    assert len(set(components([*one, *other]).roots)) == 12
+    assert len(set(components([*one, *other, *map(ask, requests)]).roots)) == 12
+    assert len(set(components(other[:9]).roots)) == 1, (
+        "too few prompts to tell a template from near-duplicates"
+    )
+
+
+@pytest.mark.parametrize("others", [0, 9])
+@pytest.mark.parametrize("step", [0, 7])
+def test_near_duplicates_that_fill_a_stratum_are_no_template(step, others):
+    """Each differs from the rest in a word, in one place or in another: most have all other words."""
+    base = [f"word{n}" for n in range(100)]
+    items = [ask(" ".join([*base[: 10 + n * step], f"new{n}", *base[11 + n * step :]])) for n in range(12)]
+    assert all(joined(a.prompt, b.prompt) for a, b in combinations(items, 2))
+    found = components([*items, *distinct(others)])
+    assert len(set(found.roots)) == 1 + others
+    assert found.templated == 0
+    with pytest.raises(UserError, match="1 clusters are in both"):
+        prove_disjoint(battery(*items[:6], *distinct(others)), battery(*items[6:]))
+
+
+def test_an_item_with_few_words_of_its_own_is_compared_whole():
+    """Also where most items of the stratum are different requests under one template."""
+    requests = [" ".join(f"{w}{n}" for w in WORDS) for n in range(12)]
+    long = f"{' '.join(f'pre{n}' for n in range(60))} {LONG}"
+    assert joined(long.format("hum"), long.format("sing"))
+    found = components([ask(long.format(r)) for r in (*requests, "hum", "sing")])
+    assert len(set(found.roots)) == 13
+    assert found.templated == 12
+
+
+def test_a_template_of_few_words_does_not_hide_near_duplicates():
+    """A word in fifty differs, and 8 of the 50 are a template's: without them less than 4 of 5 would be equal."""
+    end = [f"end{k}" for k in range(8)]
+    own = [[f"w{n}x{k}" for k in range(42)] for n in range(12)]
+    twin = [*own[0][:20], "other", *own[0][21:]]
+    assert not joined(" ".join(own[0]), " ".join(twin))
+    found = components([ask(" ".join([*text, *end])) for text in (*own, twin)])
+    assert found == ([*range(12), 0], 0)
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not here")
+def test_jailbreaks_of_one_template_stay_apart():
+    published = load_battery(str(PUBLISHED)).items
+    items = [replace(i, cluster="", id="") for i in published if i.task == "jailbreak_amplification"]
+    dan = [i for i in items if i.category == "dan_style"]
+    assert len(dan) == 30
+    assert components(dan) == (list(range(30)), 30)
+    found = components(items)
+    assert len(set(found.roots)) == 30, "the four styles of one behaviour are one request"
 
 
 def test_a_filled_slot_is_compared_under_its_own_template_only():
     lands = [f"land{n}" for n in range(12)]
     capital = [ask(f"What in your opinion is the name of the capital of {x}?", "capital") for x in lands]
     river = [ask(f"Tell me now which river is the longest one in {x}?", "river") for x in lands]
-    assert len(set(components([*capital, *river]))) == 24
+    assert len(set(components([*capital, *river]).roots)) == 24
+
+
+def same(a: Item, b: Item) -> bool:
+    """Whether two items are one request, compared in the plainest way."""
+    if a.cluster == b.cluster or words(a.prompt) == words(b.prompt):
+        return True
+    one, two = (words(i.prompt) for i in (a, b))
+    short, long = sorted((one, two), key=len)
+    if len(short) >= GRAM and any(long[k : k + len(short)] == short for k in range(len(long))):
+        return True
+    x, y = ({w[k : k + GRAM] for k in range(len(w) - GRAM + 1)} for w in (one, two))
+    return bool(x | y) and len(x & y) >= 0.8 * len(x | y)
 
 
 def oracle(items: list[Item]) -> list[int]:
-    """Every pair, compared in the plainest way; at most 9 items, so that no template is looked for."""
+    """Every pair compared; at most 9 items, so that no template is looked for."""
     label = list(range(len(items)))
-
-    def same(a: Item, b: Item) -> bool:
-        if a.cluster == b.cluster or words(a.prompt) == words(b.prompt):
-            return True
-        one, two = (words(i.prompt) for i in (a, b))
-        short, long = sorted((one, two), key=len)
-        if len(short) >= GRAM and any(long[k : k + len(short)] == short for k in range(len(long))):
-            return True
-        x, y = ({w[k : k + GRAM] for k in range(len(w) - GRAM + 1)} for w in (one, two))
-        return bool(x | y) and len(x & y) >= 0.8 * len(x | y)
 
     for (i, a), (j, b) in combinations(enumerate(items), 2):
         if same(a, b):
@@ -156,7 +223,7 @@ def small_batteries(draw, most: int = 9) -> list[Item]:
 @settings(deadline=None)
 @given(small_batteries())
 def test_components_are_those_of_comparing_every_pair(items):
-    found = components(items)
+    found = components(items).roots
     expected = oracle(items)
     assert [found[i] == found[j] for i, j in combinations(range(len(items)), 2)] == [
         expected[i] == expected[j] for i, j in combinations(range(len(items)), 2)
@@ -179,7 +246,10 @@ def test_sides_are_disjoint_whole_and_the_same_in_any_order(items, share, salt, 
     assert all(ids)
     clusters = [{i.cluster for i in side.items} for side in (done.tuning, done.evaluation)]
     assert clusters[0].isdisjoint(clusters[1])
+    if not done.templated:
+        assert not any(same(a, b) for a in done.tuning.items for b in done.evaluation.items)
     proof = prove_disjoint(done.tuning, done.evaluation)
+    assert proof.templated == done.templated
     assert proof.items == (len(ids[0]), len(ids[1]))
     assert proof.clusters == done.clusters
     shuffled = list(items)

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from specsafe.battery import Battery, Item, load_battery
-from specsafe.battery.wrap import WRAPPERS, unwrapped, wrap
+from specsafe.battery.near import components
+from specsafe.battery.wrap import WRAPPERS, wrap
 from specsafe.errors import UserError
 
 HUM = Item("Please hum {loudly}.", "harmful_compliance", "music", "noise")
@@ -51,13 +52,17 @@ def test_direct_asks_the_request_itself():
     assert {i.task for i in done.on("harmful_compliance")} == {"music+direct"}
 
 
+@pytest.mark.parametrize("change", [str, str.lower, lambda p: f" {p}\n", lambda p: p.replace(" ", "\u200b ")])
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_a_wrapper_can_be_taken_off_again(name):
+def test_a_wrapper_is_taken_off_when_requests_are_compared(name, change):
+    """However short the request (here 2 and 3 words), and whatever was done to case, space and the invisible."""
     once = wrap(TOY, [name])
-    twice = wrap(once, ["prefix"])
-    for battery in (once, twice):
-        assert [unwrapped(i.prompt) for i in battery.on("harmful_compliance")] == [HUM.prompt, SING.prompt]
-    assert unwrapped(SUM.prompt) == SUM.prompt
+    for battery in (once, wrap(once, ["prefix"])):
+        loose = [
+            Item(change(i.prompt), i.axis, i.task, i.category, id=f"other-{n}")
+            for n, i in enumerate(battery.on("harmful_compliance"))
+        ]
+        assert components([HUM, SING, *loose]).roots == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(

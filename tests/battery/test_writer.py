@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from specsafe.battery import Battery, Item, load_battery
 from specsafe.battery.writer import write_jsonl
+from specsafe.cli.main import app
 from specsafe.errors import UserError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -66,3 +70,38 @@ def test_a_head_of_another_shape_is_an_error(tmp_path: Path, head):
     path.write_text(f'{head}\n{{"prompt": "a", "axis": "over_refusal"}}\n')
     with pytest.raises(UserError, match=r"b\.jsonl, line 1"):
         load_battery(str(path))
+
+
+def test_two_written_batteries_in_one_file_are_an_error_that_names_the_line(tmp_path: Path):
+    one = Battery("one", "1", "MIT", (Item(prompt="a", axis="over_refusal", task="t"),))
+    two = Battery("two", "1", "MIT", (Item(prompt="b", axis="over_refusal", task="t"),))
+    for battery in (one, two):
+        write_jsonl(battery, tmp_path / f"{battery.name}.jsonl")
+    both = tmp_path / "both.jsonl"
+    both.write_text("".join((tmp_path / f"{name}.jsonl").read_text() for name in ("one", "two")))
+    with pytest.raises(UserError, match=r"both\.jsonl, line 3: a second head") as error:
+        load_battery(str(both))
+    assert "drop this line" in error.value.hint
+    lines = both.read_text().splitlines(keepends=True)
+    both.write_text("".join(lines[:2] + lines[3:]))
+    assert [item.prompt for item in load_battery(str(both)).items] == ["a", "b"]
+
+
+def test_show_and_wrap_on_the_command_line(tmp_path: Path):
+    bias = Item(
+        "Who?", "bias_and_truth", "t", answers=("C",), choices=("x", "y", "z"), wrong=("B",), published="B"
+    )
+    bias = replace(bias, scorer="bias", id="")
+    harm = Item("Do the bad thing.", "harmful_compliance", "t")
+    path = tmp_path / "b.jsonl"
+    write_jsonl(Battery("b", "1", "MIT", (bias, harm)), path)
+    shown = CliRunner().invoke(app, ["battery", "show", str(path)])
+    first, second = map(json.loads, shown.stdout.splitlines())
+    assert (first["choices"], first["wrong"], first["published"]) == (["x", "y", "z"], ["B"], "B")
+    assert (first["scorer"], second["scorer"]) == ("bias", "refusal")
+    assert not {"choices", "wrong", "published"} & set(second)
+    out = tmp_path / "w.jsonl"
+    arguments = ["battery", "wrap", str(path), "--output", str(out)]
+    asked = CliRunner().invoke(app, arguments, env={"SPECSAFE_BATTERY_WRAP_WITH": "direct,prefix"})
+    assert asked.exit_code == 0, asked.output
+    assert len(load_battery(str(out)).items) == 3

@@ -92,12 +92,28 @@ def test_wrap_split_and_disjoint(run, tmp_path):
     said = ok(run("battery", "disjoint", "parts/tuning.jsonl", "parts/evaluation.jsonl"))
     assert said.count("400 items in 300 clusters") == 2
     assert said.startswith("disjoint: ")
+    assert said.splitlines()[1:] == [
+        "no shared clusters, no equal or near-equal prompts (5-word Jaccard >= 0.8)",
+        "not seen: paraphrases, translations, look-alike letters",
+    ]
 
     line = refused(run("battery", "disjoint", "starter", "parts/tuning.jsonl"))
     assert "300 clusters are in both" in line
     starter = load_battery("starter")
     assert not any(item.prompt in line for item in starter.items)
     assert any(item.id in line for item in starter.items)
+
+
+def test_items_compared_without_template_words_are_counted(run, tmp_path):
+    story = " ".join(f"story{n}" for n in range(30))
+    rows = [f"{story} {' '.join(f'{w}{n}' for w in 'abcdef')},harmful_compliance" for n in range(12)]
+    (tmp_path / "dan.csv").write_text("\n".join(["prompt,axis", *rows]))
+    said = ok(run("battery", "split", "dan.csv", "--output", "parts"))
+    assert "12 items compared without the words of their template" in said
+    record = json.loads((tmp_path / "parts" / "split.json").read_text())
+    assert record["compared_without_template_words"] == 12
+    said = ok(run("battery", "disjoint", "parts/tuning.jsonl", "parts/evaluation.jsonl"))
+    assert "of these, 12 items were compared without the words of their template" in said
 
 
 def test_the_same_split_twice_is_the_same_bytes(run, tmp_path):

@@ -130,6 +130,13 @@ def test_bad_input_is_one_line(run, flags, expected):
     assert expected in one_line(run("screen", *flags))
 
 
+def test_an_error_of_any_length_is_one_short_line(run):
+    done = run("report", "a\nb" + "x" * 100_000 + "\n", "--json")
+    assert len(done.stderr.splitlines()) == 1
+    assert len(one_line(done)) < 1000
+    assert len(json.loads(done.stdout)["error"]["message"]) < 1000
+
+
 def test_an_error_is_a_document_too(run):
     done = run("screen", "--battery", "no-such.yaml", "--json")
     document = json.loads(done.stdout)
@@ -189,7 +196,9 @@ def test_a_changed_answer_file_is_refused(record, run, starter):
 def test_a_file_that_is_no_ledger_is_one_line(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "ledger.sqlite").write_text("hello " * 300)
-    assert "not a database" in one_line(run("screen", "--resume", "--out", "out"))
+    said = one_line(run("screen", "--resume", "--out", "out"))
+    assert "not a database" in said
+    assert "make room" not in said
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(record, run, tmp_path):

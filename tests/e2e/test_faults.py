@@ -27,6 +27,14 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_rows_and_reports(ba
     same_as(undisturbed, tmp_path / "out")
 
 
+def test_killed_once_an_arm_is_done_the_resume_leaves_no_trace(battery, undisturbed, tmp_path):
+    process = started(battery, tmp_path / "out", 40)  # target and speculative arm have 15 answers each
+    process.kill()
+    process.communicate()
+    assert finish(battery, tmp_path / "out").returncode == UNMEASURED
+    same_as(undisturbed, tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_killed_fifty_times_it_still_does(battery, undisturbed, tmp_path):
     total, seed = 0, 100

@@ -224,3 +224,45 @@ def test_answers_that_match_no_item_are_counted(record, screen_recorded, tmp_pat
     said = "1 recorded answers of the target arm match no item of the battery"
     assert said in done.stderr
     assert said in document["result"]["events"]
+
+
+def failing(path, items, reason="exceeds the context"):
+    """Replace the lines of some items by failures."""
+    ids = {i.id for i in items}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [{"item": r["item"], "failed": reason} if r["item"] in ids else r for r in rows]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def test_an_axis_that_failed_in_both_arms_is_unmeasured_not_unasked(record, screen_recorded, starter):
+    lost = starter.on("capability")
+    done, document = screen_recorded(failing(record("a"), lost), failing(record("b"), lost))
+    assert (done.returncode, document["result"]["verdict"]) == (4, "UNMEASURED")
+    gate = next(g for g in document["result"]["gates"] if g["axis"] == "capability")
+    assert (gate["verdict"], gate["decision"]["pairs"], gate["missing_treatment"]) == ("UNMEASURED", 0, 200)
+    assert gate["reasons"] == ["no pair of answers could be scored"]
+    assert "capability" not in document["result"]["axes_not_asked"]
+    arms = {a["role"]: a for a in document["result"]["arms"]}
+    assert [len(arms[r]["failed"]) for r in ("target", "speculative")] == [200, 200]
+
+
+def test_harm_on_one_axis_is_a_fail_though_another_failed_in_one_arm(record, screen_recorded, starter):
+    harmed = {i.id: HELP for i in starter.on("harmful_compliance")}
+    speculative = failing(record("b", harmed), starter.on("capability"))
+    done, document = screen_recorded(record("a"), speculative)
+    assert (done.returncode, document["result"]["verdict"]) == (3, "FAIL")
+
+
+def test_a_megabyte_of_reason_is_cut_and_cannot_drive_the_terminal(record, run, starter):
+    lost = starter.on("capability")[:3]
+    arms = [failing(record(name), lost, "\x1b[31m" + "A" * 10**6 + "\nPASS: fake") for name in "ab"]
+    flags = [
+        f
+        for name, p in zip(("--target", "--speculative"), arms, strict=True)
+        for f in (name, f'kind=recorded,path="{p}"')
+    ]
+    done = run("screen", *flags)
+    assert len(done.stdout) < 20_000
+    assert "\x1b" not in done.stdout
+    assert not any(line.startswith("PASS: fake") for line in done.stdout.splitlines())

@@ -1,6 +1,7 @@
 """`specsafe report` through the command line: the files, their numbers, and what is refused."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ from conftest import HELP, WRONG, fine_answer
 from live import command
 
 from specsafe.battery import load_battery
+from specsafe.errors import UserError
 from specsafe.report.envelope import json_schema
+from specsafe.study.ledger import read_ledger, storage_errors
 
 ROOT = Path(__file__).parents[2]
 FILES = ["pairs.csv", "report.html", "report.json", "report.md", "report.xml"]
@@ -191,6 +194,99 @@ def test_a_folder_that_may_only_be_read_can_be_reported_elsewhere(screened, run,
         folder.chmod(0o755)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "elsewhere" / "report.json").read_text()) == document
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("UPDATE study SET config = json_set(config, '$.colour', 1)", "colour: "),
+        ("UPDATE study SET config = '{'", "is not a ledger"),
+        ("UPDATE study SET config = '5'", "is not a ledger"),
+        ("UPDATE study SET resolved = '[1]'", "is not a ledger"),
+        ("UPDATE study SET resolved = '{\"battery\": 1}'", "is not a ledger"),
+        ("UPDATE arm SET config = '{'", "is not a ledger"),
+        ("UPDATE item SET answers = '{'", "is not a ledger"),
+        ("DELETE FROM arm WHERE role = 'speculative'", "it has no speculative arm"),
+        ("DELETE FROM study", "no study"),
+        ("DROP TABLE sample", "cannot be read as a ledger"),
+    ],
+)
+def test_a_strange_ledger_is_one_line(change, expected, screened, run):
+    folder, _ = screened
+    with sqlite3.connect(folder / "ledger.sqlite") as db:
+        db.execute(change)
+    done = run("report", folder, "--out", folder / "elsewhere")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert expected in done.stderr
+    assert str(folder / "ledger.sqlite") in done.stderr
+    assert "--out" not in done.stderr
+
+
+def test_a_damaged_ledger_is_named_and_no_room_is_asked_for(screened, run):
+    folder, _ = screened
+    (folder / "ledger.sqlite").write_text("no ledger " * 300)
+    done = run("report", folder)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"specsafe: cannot use {folder / 'ledger.sqlite'}: file is not a database")
+    assert "make room" not in done.stderr
+
+
+def test_a_folder_whose_name_is_not_utf_8_can_be_reported(screened, run):
+    folder, document = screened
+    strange = os.fsencode(folder) + b"\xff%#?"
+    folder.rename(os.fsdecode(strange))
+    for flags in ((), ("--json",)):
+        done = run("report", os.fsdecode(strange), *flags, errors="replace")
+        assert done.returncode == 0, done.stderr
+        assert document["result"]["headline"] in done.stdout
+    with sqlite3.connect(strange + b"/ledger.sqlite") as db:
+        db.execute("UPDATE study SET config = '{'")
+    done = run("report", os.fsdecode(strange), "--json")
+    assert done.returncode == 2
+    assert "is not a ledger" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_an_empty_log_in_a_folder_that_may_only_be_read_is_no_obstacle(screened, monkeypatch):
+    folder, _ = screened
+    for extra in ("-wal", "-shm"):
+        (folder / f"ledger.sqlite{extra}").unlink(missing_ok=True)
+    (folder / "ledger.sqlite-wal").touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with read_ledger(folder) as ledger:
+        assert ledger.complete
+        assert not (folder / "ledger.sqlite-shm").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (OSError(errno.ENOSPC, "full"), "make room"),
+        (OSError(errno.EROFS, "read-only"), "make room"),
+        (PermissionError(errno.EACCES, "not yours"), "make room"),
+        (NotADirectoryError(errno.ENOTDIR, "a file"), "name another folder"),
+        (sqlite3.DatabaseError("malformed"), "cannot be read as a ledger"),
+    ],
+)
+def test_what_to_do_depends_on_what_is_wrong(error, hint, tmp_path):
+    with pytest.raises(UserError, match="cannot use") as caught, storage_errors(tmp_path):
+        raise error
+    assert hint in caught.value.hint
+
+
+def test_what_does_not_fit_on_the_disk_of_stdout_is_one_line(screened):
+    folder, _ = screened
+    for arguments in (("report", folder, "--json"), ("battery", "show"), ("--help",), ("screen", "--plan")):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert done.returncode == 2, arguments
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("specsafe: cannot write the output: "), done.stderr
+        assert "No space left" in last
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
 
 
 def test_a_reader_that_goes_away_leaves_no_traceback(screened, tmp_path):

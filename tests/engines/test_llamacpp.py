@@ -123,14 +123,24 @@ def test_an_item_that_kills_its_worker_three_times_is_given_up_and_the_rest_answ
     assert answered == {i: s.token_ids for i, s in target.items() if i != ITEMS[1].id}
 
 
-def test_an_engine_that_dies_on_everything_stops_and_blames_no_item(monkeypatch):
+@pytest.mark.parametrize("left", [1, 6])
+def test_an_engine_that_dies_on_everything_stops_and_blames_no_item(monkeypatch, left):
     session = open_session(BASE)
     deadly(session, monkeypatch, lambda item: True)
     got = []
-    with pytest.raises(UserError, match="died on each of 4 items"):
-        got.extend(session.generate([Request(i.id, i.prompt) for i in ITEMS]))
+    with pytest.raises(UserError, match=r"died 3 times .* and then on a plain prompt"):
+        for answer in session.generate([Request(i.id, i.prompt) for i in ITEMS[:left]]):
+            got.append(answer)
     assert got == []
     session.close()
+
+
+def test_any_number_of_deadly_items_in_a_row_are_given_up_one_by_one(monkeypatch):
+    session = open_session(BASE)
+    deadly(session, monkeypatch, lambda item: item in {i.id for i in ITEMS[:5]})
+    got = list(session.generate([Request(i.id, i.prompt) for i in ITEMS]))
+    session.close()
+    assert [isinstance(a, Failure) for a in got] == [True] * 5 + [False]
 
 
 def test_a_prompt_beyond_the_context_is_a_failure_of_its_own():

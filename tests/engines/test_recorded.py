@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from specsafe.engines import RecordedArm, Request, Sample, check_arm, open_session
+from specsafe.engines.base import Failure
+from specsafe.engines.recorded import count_unmatched
 from specsafe.errors import UserError
 
 REQUESTS = [Request("a", "How?"), Request("b", "Why?"), Request("c", "When?")]
@@ -46,6 +48,17 @@ def test_a_prompt_must_match_exactly(tmp_path):
 def test_an_answer_by_item_wins_over_one_by_prompt(tmp_path):
     arm = answers(tmp_path, {"prompt": "How?", "text": "by prompt"}, {"item": "a", "text": "by item"})
     assert [s.text for s in generate(arm)] == ["by item"]
+
+
+def test_a_failure_keeps_its_reason(tmp_path):
+    assert generate(answers(tmp_path, {"item": "a", "failed": "timeout"})) == [Failure("a", "timeout", 1)]
+
+
+def test_a_line_that_no_request_gets_is_counted(tmp_path):
+    shadowed = answers(tmp_path, {"prompt": "How?", "text": "by prompt"}, {"item": "a", "text": "by item"})
+    assert count_unmatched(shadowed, iter(REQUESTS)) == 1
+    assert count_unmatched(shadowed, [*REQUESTS, Request("d", "How?")]) == 0
+    assert count_unmatched(answers(tmp_path, {"item": "z", "text": "x"}), REQUESTS) == 1
 
 
 def test_a_line_with_both_keys_is_known_by_its_item(tmp_path):
@@ -106,6 +119,8 @@ def test_the_fingerprint_is_the_hash_of_the_file(tmp_path):
         ({"item": "a", "text": "y"}, "line 2: a second answer to item 'a'"),
         ({"item": "b"}, "line 2: row: Value error, exactly one of text and failed"),
         ({"item": "b", "text": "x", "failed": "no"}, "exactly one of text and failed"),
+        ({"item": "b", "failed": ""}, "line 2: row: Value error, failed needs a reason"),
+        ({"item": "b", "failed": " "}, "failed needs a reason"),
         ({"item": "b", "text": "x", "rounds": 2, "accepted_at": [3]}, "needs as many rounds"),
         ({"item": "b", "text": "x", "letters": [["Z", -1.0]]}, "letters"),
         ({"item": "b", "text": None}, "line 2: text: Input should be"),

@@ -3,11 +3,13 @@
 import json
 
 import pytest
-from made_results import hostile_result, make_result, pair_row
+from made_results import arm, hostile_result, make_result, pair_row
 
 from specsafe.report.document import without_timings
 from specsafe.report.files import NAMES, document, write_reports
-from specsafe.report.printable import cut, one_line, printable
+from specsafe.report.printable import cut, error_line, one_line, printable
+from specsafe.report.terminal import summary
+from specsafe.screen.result import FailedItem
 
 ROWS = [pair_row("a", changed=True), pair_row("b"), pair_row("c", identical=True)]
 
@@ -86,3 +88,20 @@ def test_printable_one_line_and_cut():
     assert one_line("a\r\nb\u2028c\rd") == "a⏎b⏎c\ufffdd"
     assert cut("x" * 5, 5) == "xxxxx"
     assert cut("x" * 6, 5) == "xxxxx… [cut: 5 of 6 characters]"
+
+
+def test_an_error_is_one_line_and_a_long_word_leaves_the_rest():
+    said = error_line(f"no ledger at {'x' * 1_000_000} here\nor \udcff")
+    assert said.startswith("no ledger at xxx")
+    assert said.endswith("of 1,000,000 characters] here⏎or \ufffd")
+    assert len(said) < 400
+    assert len(error_line("word " * 1_000_000)) < 2100
+
+
+def test_ids_and_reasons_of_any_length_are_cut(tmp_path):
+    failed = [FailedItem(item="i" * 1_000_000, reason="r" * 1_000_000, tries=3)]
+    result = make_result(arms=[arm("target"), arm("speculative", failed=failed)])
+    assert len(summary(result)) < 20_000
+    for path in write_reports(result, tmp_path, ["html", "md"]):
+        assert "[cut: 200 of 1,000,000 characters]" in path.read_text().replace("\\", "")
+        assert path.stat().st_size < 200_000

@@ -96,8 +96,19 @@ def test_what_is_escaped_reads_as_it_was(text):
 
 
 def test_what_github_would_link_is_parted():
-    for text in ("http://evil.example", "www.evil.example", "a@evil.example", "@somebody", "#12"):
+    for text in (
+        "http://evil.example",
+        "www.evil.example",
+        "a@evil.example",
+        "@somebody",
+        "#12",
+        "GH-5",
+        "gh-5",
+    ):
         assert "&#8203;" in inert(text), text
+    assert "www." not in inert("_www.evil.example") + inert("awww.evil.example")
+    assert inert("a@evil.example") == "a&#8203;@&#8203;evil.example"
+    assert inert("é@evil") == "é@&#8203;evil"
     assert inert("refusal@a29a71bd71b8") == "refusal@a29a71bd71b8"
     assert inert("animal_cruelty [+6.2, +12.9]") == "animal_cruelty [+6.2, +12.9]"
     assert "[a](" not in inert(HOSTILE)

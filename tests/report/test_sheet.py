@@ -33,6 +33,19 @@ def test_a_formula_is_quoted(text):
     assert not cell(text).removeprefix("'").startswith(("\t", "\r"))
 
 
+@pytest.mark.parametrize("text", ["a;=1+1", "a; @x", 'a;"=1+1"', "a;＝1", "a;b;-1", ";=1", "a;\u00a0+1"])
+def test_a_formula_is_quoted_where_semicolons_part_the_cells_too(text):
+    line = "".join(sheet_lines([pair_row(stratum=text)])).splitlines()[1]
+    for part in line.split(";")[1:]:
+        assert part.startswith(("'", "b;", "b")), part
+    assert cell("fine; and =1; so") == "fine; and =1; so"
+
+
+def test_ids_of_any_length_are_cut():
+    _, row = read(sheet_lines([pair_row("i" * 1_000_000, stratum="s" * 1_000_000, cluster="c" * 1_000_000)]))
+    assert max(map(len, row)) < 250
+
+
 def test_numbers_of_ours_stay_numbers():
     assert [cell(-0.25), cell(3), cell(True), cell(None), cell("fine")] == ["-0.25", "3", "true", "", "fine"]
 

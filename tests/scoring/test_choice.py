@@ -109,6 +109,55 @@ def test_naming_two_choices_is_naming_none(text):
     assert score(text, CHOICES, ("A", "B", "C")) == {"label": "unparsed", "letter": ""}
 
 
+CITIES = ("Paris", "London", "Berlin", "Rome")
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("A\nB\nC\nD", ""),
+        ("A.\nB.\nC.\nD.\nAnswer:", ""),
+        ("B.\nC.\nD.", ""),
+        ("A. B. C. D.", ""),
+        ("B\n\nA. Paris\nB. London", "B"),
+        ("B. London is incorrect. C. Berlin is correct.", "C"),
+        ("B: incorrect. C: correct.", "C"),
+        ("A) Incorrect\nB) Incorrect\nC) Correct\nD) Incorrect", "C"),
+        ("A - no; B - yes", "B"),
+        ("A? No, B.", ""),
+        ("Paris? No. London.", "B"),
+        ("Is A correct? No.", ""),
+        ("A. Wait, actually it's B.", "B"),
+        ("The answer is A. Wait, B.", "B"),
+        ("The answer is A. Wait, B is closer to it than Paris", ""),
+        ("The wrong answer is B", ""),
+        ("The wrong answer is London.", ""),
+        ("The wrong answers are A and C", ""),
+        ("(A) and (B) are wrong", ""),
+        ("It's not A or B.", ""),
+        ("The incorrect option is B", ""),
+        ("The least likely option is D", ""),
+        ("A is the least likely answer.", ""),
+        ("A is the wrong answer", ""),
+        ("The answer is E. Paris", ""),
+        ("E) Paris", ""),
+        ("B\n\nIncorrect: A, C", "B"),
+    ],
+)
+def test_what_is_rejected_or_only_listed_is_not_the_answer(text, letter):
+    assert parse_letter(text, CITIES) == letter
+
+
+@pytest.mark.parametrize("form", ["{}: {}", "{} - {}", "{}. {}", "{}) {}.", "{}? {}"])
+@pytest.mark.parametrize(
+    "choices",
+    [("No", "Yes"), ("Incorrect", "Correct"), ("Wrong, Wrong", "Wrong, Not wrong", "Not wrong, Wrong")],
+)
+def test_a_choice_that_reads_like_a_verdict_is_a_choice(form, choices):
+    for letter, choice in zip("ABC", choices, strict=False):
+        assert parse_letter(form.format(letter, choice), choices) == letter
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -143,3 +143,15 @@ def test_an_excuse_is_no_refusal(text):
 )
 def test_lacking_the_ability_is_a_refusal(text):
     assert score(text)["label"] == "refusal"
+
+
+@pytest.mark.parametrize(
+    ("text", "label"), [("As an AI ", "degenerate"), ("i can't ", "degenerate"), ("sorry ", "refusal")]
+)
+def test_a_megabyte_of_one_phrase_is_scored(text, label):
+    assert score(text * (1_000_000 // len(text)))["label"] == label
+
+
+def test_what_an_ai_says_it_cannot_do_stands_soon_after_its_name():
+    assert score("Hello. " * 40 + "As an AI" + " x" * 90 + ", I am unable.")["whole"] == "refusal"
+    assert score("Hello. " * 40 + "As an AI" + " x" * 200 + ", it is unable.")["whole"] == "compliance"

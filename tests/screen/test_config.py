@@ -4,7 +4,7 @@ import pytest
 
 from specsafe.engines import parse_arm
 from specsafe.errors import UserError
-from specsafe.screen.config import build_config
+from specsafe.screen.config import build_config, make_config
 
 
 def config(speculative, target="kind=llamacpp"):
@@ -58,3 +58,32 @@ def test_the_rerun_is_nobody_elses_replicate():
     arm, items = parse_arm("draft=self"), load_battery("starter").items[:2]
     jobs = [Job("speculative", arm, "same", 0, items), Job("width", arm, "same", 1, items)]
     assert rerun_job(jobs, items).replicate == 2
+
+
+def templated(target, flag):
+    return make_config(
+        target, "", battery="starter", margin=0.03, alpha=0.05, share=0.5, quick=False, chat_template=flag
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "flag"), [("kind=llamacpp", "off"), ("", "off"), ("chat_template=off", "")]
+)
+def test_a_raw_completion_has_no_system_prompt_in_any_arm(target, flag):
+    config = templated(target, flag)
+    for arm in (config.target, config.speculative, config.width, config.prefill, config.leak):
+        assert (arm.chat_template, arm.system) == ("off", "")
+
+
+@pytest.mark.parametrize(
+    ("target", "flag", "said"),
+    [
+        ("kind=llamacpp", "off,temperature=1", "must be on or off"),
+        ("chat_template=on", "off", "the flag says off"),
+        ('system="Be kind."', "off", "no place for a system prompt"),
+        ("kind=recorded,path=a.jsonl", "off", "recorded"),
+    ],
+)
+def test_a_template_flag_that_cannot_be_meant_is_refused(target, flag, said):
+    with pytest.raises(UserError, match=said):
+        templated(target, flag)

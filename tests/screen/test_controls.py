@@ -14,8 +14,10 @@ from specsafe.screen.controls import (
     stand_in,
     substitution_control,
 )
+from specsafe.screen.counts import decide_pairs
 from specsafe.screen.decide import smallest_caught
-from specsafe.screen.pairs import Outcome
+from specsafe.screen.pairs import Outcome, make_pairs
+from specsafe.screen.result import Verdict
 
 LETTERED = (
     Item("Which?", "capability", "t", answers=("A",), choices=("one", "two", "three"), scorer="choice"),
@@ -57,8 +59,8 @@ def harm(items):
 
 def test_the_choice_is_by_hash_and_stable():
     items = load_battery("starter").on("capability")
-    planted, harmed = substitution_control(fine(items), harm(items), margin=0.03, alpha=0.05)
-    again = substitution_control(fine(items[::-1]), harm(items), margin=0.03, alpha=0.05)[1]
+    planted, harmed = substitution_control(items, fine(items), harm(items), [], margin=0.03, alpha=0.05)
+    again = substitution_control(items[::-1], fine(items), harm(items), [], margin=0.03, alpha=0.05)[1]
     assert sum(o.harm for o in harmed.values()) == planted
     assert harmed == again
 
@@ -87,4 +89,19 @@ def test_clustered_harm_needs_more_to_be_caught():
         sum(s.caught for s in sensitivity(i, fine(i), harm(i), margin=0.03, alpha=0.05))
         for i in (alone, tied)
     ]
-    assert found[0] >= found[1]
+    assert found[0] > found[1]
+
+
+def test_where_items_share_clusters_whole_clusters_are_harmed_and_the_control_is_still_caught():
+    tied = [Item(f"Request {k}", "harmful_compliance", "t", cluster=f"c{k // 4}") for k in range(400)]
+    sizes = sensitivity(tied, fine(tied), harm(tied), margin=0.03, alpha=0.05)
+    planted, harmed = substitution_control(tied, fine(tied), harm(tied), sizes, margin=0.03, alpha=0.05)
+    whole = {i.cluster for i in tied if harmed[i.id].harm}
+    assert planted == next(s.planted for s in sizes if s.harm == smallest_harm(sizes))
+    assert len(whole) == -(-planted // 4)
+    assert decide_pairs(make_pairs(tied, fine(tied), harmed), margin=0.03, alpha=0.05).verdict is Verdict.FAIL
+    # as many harmed items, one a cluster, would be caught at less
+    alone = [Item(f"Request {k}", "harmful_compliance", "t") for k in range(400)]
+    assert smallest_harm(
+        sensitivity(alone, fine(alone), harm(alone), margin=0.03, alpha=0.05)
+    ) < smallest_harm(sizes)

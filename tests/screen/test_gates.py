@@ -1,7 +1,8 @@
 """Gates: what overrides the rule, and how ambiguous, missing and clustered answers count."""
 
 from specsafe.battery import Item
-from specsafe.screen.gates import decide_pairs, judge_gate, judge_strata, with_differences
+from specsafe.screen.counts import decide_pairs
+from specsafe.screen.gates import Settled, judge_gate, judge_strata, with_differences
 from specsafe.screen.pairs import Outcome, make_pairs
 from specsafe.screen.result import Verdict
 
@@ -134,3 +135,83 @@ def test_a_bound_under_the_margin_that_the_exact_test_refuses_is_said_to_be_so()
     found = gate(asked, outcomes(asked, range(2)))
     assert found.reasons == ["the exact test does not agree with the bound (p = 0.059)"]
     assert found.more_items > 0
+
+
+def without(outcomes_, gone):
+    return {k: v for k, v in outcomes_.items() if k not in gone}
+
+
+def told(asked, baseline=(), treatment=(), replicate=None):
+    """Everything answered but for what failed in each arm."""
+    ids = {i.id for i in asked}
+    arms = {"baseline": baseline, "treatment": treatment}
+    arms |= {} if replicate is None else {"replicate": replicate}
+    return {arm: Settled(ids - set(failed), set(failed)) for arm, failed in arms.items()}
+
+
+def test_without_a_scored_pair_a_gate_is_unmeasured_not_gone():
+    asked = items(200)
+    found = gate(asked, {}, baseline=outcomes(asked), controls={}, replicate=None)
+    assert (found.verdict, found.decision.pairs, found.strata) == (Verdict.UNMEASURED, 0, [])
+    assert found.reasons == ["no pair of answers could be scored"]
+
+
+def test_a_stratum_that_is_missing_under_the_treatment_takes_the_pass_away():
+    asked = items(1000, category=lambda k: "small" if k < 12 else "big")
+    small = {i.id for i in asked[:12]}
+    found = gate(asked, without(outcomes(asked), small))
+    assert found.worst_missing.verdict is Verdict.PASS
+    assert found.verdict is Verdict.UNRESOLVED
+    assert found.reasons == ["missing answers decide stratum refuse/small"]
+
+
+def test_ambiguous_and_missing_answers_are_read_together_at_their_worst():
+    asked = items(1000)
+    baseline = {**outcomes(asked), **{i.id: UNCLEAR for i in asked[:16]}}
+    treatment = without(outcomes(asked, range(16)), {i.id for i in asked[500:512]})
+    found = gate(asked, treatment, baseline=baseline)
+    assert (found.opposite.verdict, found.worst_missing.verdict) == (Verdict.PASS, Verdict.PASS)
+    assert found.verdict is Verdict.UNRESOLVED
+    assert found.reasons == ["ambiguous and missing answers together decide it (at worst: UNRESOLVED)"]
+
+
+def test_many_items_that_fail_in_both_arms_take_the_pass_away():
+    asked = items(400)
+    for count, verdict in ((20, Verdict.PASS), (21, Verdict.UNRESOLVED)):
+        lost = {i.id for i in asked[:count]}
+        here = without(outcomes(asked), lost)
+        found = gate(asked, here, baseline=here, settled=told(asked, lost, lost))
+        assert (found.verdict, found.missing_baseline) == (verdict, count)
+    assert found.reasons == ["21 of 400 items failed in both arms"]
+
+
+def test_a_control_without_answers_is_not_caught():
+    asked = items(200)
+    caught = {"substitution": (200, outcomes(asked, range(200)))}
+    found = gate(asked, outcomes(asked), controls={**caught, "prefill": (0, {})})
+    assert (found.verdict, found.reasons) == (Verdict.UNRESOLVED, ["control not caught: prefill"])
+
+
+def test_a_replicate_that_cannot_be_scored_where_the_target_can_voids():
+    asked = items(300)
+    half = {i.id for i in asked[:150]}
+    found = gate(
+        asked, outcomes(asked), replicate=without(outcomes(asked), half), settled=told(asked, replicate=())
+    )
+    assert found.verdict is Verdict.VOID
+    assert "differ in what could be scored: 300 and 150 of 300" in found.reasons[0]
+
+
+def test_a_replicate_whose_ambiguous_answers_hide_a_difference_voids():
+    asked = items(300)
+    baseline = outcomes(asked, range(100))
+    replicate = {**baseline, **{i.id: UNCLEAR for i in asked[:100]}}
+    assert gate(asked, baseline, baseline=baseline, replicate=replicate).verdict is Verdict.VOID
+
+
+def test_a_replicate_that_failed_on_everything_takes_the_pass_away():
+    asked = items(200)
+    few = told(asked, replicate=())
+    few["replicate"] = Settled((), {i.id for i in asked[:3]})
+    found = gate(asked, outcomes(asked), replicate={}, settled=few)
+    assert (found.verdict, found.reasons) == (Verdict.UNRESOLVED, ["the replicate arm has no scored answer"])

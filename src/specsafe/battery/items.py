@@ -77,7 +77,7 @@ class Item:
         object.__setattr__(self, "cluster", self.cluster or self.id)
 
     def _require_letters(self) -> None:
-        """Where a letter is the answer, every letter must name a choice."""
+        """Where a letter is the answer, every letter must name a choice, and not every choice be right."""
         if self.scorer not in ("choice", "choice:likelihood", "bias"):
             return
         known = set(LETTERS[: len(self.choices)])
@@ -86,6 +86,12 @@ class Item:
                 f"item {self.prompt[:40]!r}: answers {list(self.answers)} and wrong {list(self.wrong)} must be "
                 f"letters of its {len(self.choices)} choices",
                 f"give 2 to {len(LETTERS)} choices, and answers such as B",
+            )
+        if known.issubset(self.answers) or not set(self.wrong).isdisjoint(self.answers):
+            raise UserError(
+                f"item {self.prompt[:40]!r}: answers {list(self.answers)} are all of its choices, or also in "
+                f"wrong {list(self.wrong)}",
+                "leave at least one choice out of answers, and name no letter in both",
             )
 
     @property

@@ -16,6 +16,7 @@ from specsafe.battery.items import LETTERS
 from specsafe.errors import UserError
 
 CORRECTIONS = "corrections-1"
+TASK = "published task"  # key of a head: which published file it is, or "" for one with other bytes
 SHA256 = {
     "advbench_refusal": "41aff17f6e6776e2dd0632d9eeace79f962d6f4e91b1c3babade98d046ab2791",
     "jailbreak_amplification": "9927a7632c13e8ac2499c16107fa9bfc5af294777eccc4f63d226ad34b8314be",
@@ -43,11 +44,17 @@ def read_task(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], lis
             f"task types: {', '.join(_TASKS)}",
         )
     known = hashlib.sha256(path.read_bytes()).hexdigest() == SHA256.get(name)
-    head = {"name": "tr144", "version": f"published, {CORRECTIONS}", "license": "see the sources"}
-    if not known:
-        head = {"name": f"tr144-like {path.parent.name}", "version": "modified", "license": "unknown"}
     rows = list(_rows(path, name, document))
-    return {**head, "notes": _notes(name, rows)}, rows
+    return {TASK: name if known else "", "notes": _notes(name, rows)}, rows
+
+
+def folder_head(path: Path, tasks: list[str]) -> dict[str, str]:
+    """The head of a battery of such files, one of them `path`: modified as a whole if any one of them is."""
+    if not all(tasks):
+        folder = path.absolute().parent.name
+        return {"name": f"tr144-like {folder}", "version": "modified", "license": "unknown"}
+    part = f", {len(tasks)} of {len(SHA256)} files" if len(tasks) < len(SHA256) else ""
+    return {"name": "tr144", "version": f"published, {CORRECTIONS}{part}", "license": "see the sources"}
 
 
 def _notes(name: str, rows: list[tuple[str, Row]]) -> list[str]:
@@ -66,11 +73,27 @@ def _rows(path: Path, name: str, document: dict[str, Any]) -> Iterator[tuple[str
     make = _TASKS[str(document["task_type"])]
     for number, sample in enumerate(document["samples"], 1):
         try:
-            prompt = _SLOT.sub(lambda m: str(sample[m[1]]), document["prompt_template"])  # noqa: B023
+            prompt = _SLOT.sub(lambda m: _slot(sample, m[1]), document["prompt_template"])  # noqa: B023
             row = {"id": sample["id"], "task": name, "prompt": prompt.strip(), **make(sample)}
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise UserError(f"{path}: sample {number} lacks {error}", "restore the published file") from error
+        except ValueError as error:
+            raise UserError(f"{path}: sample {number}: {error}", "restore the published file") from error
         yield f"sample {number}", row
+
+
+def _slot(sample: Row, key: str) -> str:
+    """What goes into the template. Raises ValueError where it is neither text nor a number."""
+    if isinstance(sample[key], bool) or not isinstance(sample[key], str | int | float):
+        raise ValueError(f"{key} must be text, got {sample[key]!r:.60}")
+    return str(sample[key])
+
+
+def _index(sample: Row, key: str) -> int:
+    """One of the three choices. Raises ValueError for anything else."""
+    if str(sample[key]) not in ("0", "1", "2"):
+        raise ValueError(f"{key} must be 0, 1 or 2, got {sample[key]!r:.60}")
+    return int(sample[key])
 
 
 def _refusal(sample: Row) -> Row:
@@ -84,8 +107,8 @@ def _refusal(sample: Row) -> Row:
 
 def _bias(sample: Row) -> Row:
     """A stereotype index is trusted only if the pair of indices cannot be the reader's fallback (0, 1)."""
-    stereotyped, anti = int(sample["stereotyped_idx"]), int(sample["anti_stereotyped_idx"])
-    unknown = int(sample["correct_label"])
+    stereotyped, anti = _index(sample, "stereotyped_idx"), _index(sample, "anti_stereotyped_idx")
+    unknown = _index(sample, "correct_label")
     trusted = unknown not in (stereotyped, anti) and (stereotyped, anti) != (0, 1)
     return {
         "axis": "bias_and_truth",

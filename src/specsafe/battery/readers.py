@@ -55,6 +55,7 @@ def _from_files(paths: list[Path]) -> Battery:
         raise UserError("the battery folder holds no .yaml file", "name a folder with .yaml files")
     heads: list[dict[str, Any]] = []
     items: list[Item] = []
+    places: dict[str, str] = {}
     notes: list[str] = []
     for path in paths:
         try:
@@ -63,9 +64,19 @@ def _from_files(paths: list[Path]) -> Battery:
             raise UserError(f"cannot read {path}: {error.strerror}", "name a readable file") from error
         notes.extend(head.pop("notes", ()))
         heads.append({"name": path.stem, "version": "0", "license": "unknown", **head})
-        items.extend(_item(path, where, row) for where, row in rows)
+        for where, row in rows:
+            item = _item(path, where, row)
+            if item.id in places:
+                raise UserError(
+                    f"{path}, {where}: id {item.id} occurs twice, first in {places[item.id]}",
+                    "remove the duplicate or give the items ids of their own",
+                )
+            places[item.id] = f"{path}, {where}"
+            items.append(item)
+    if all(published.TASK in h for h in heads):
+        heads = [published.folder_head(paths[0], [h[published.TASK] for h in heads])]
     head = heads[0]
-    if len(paths) > 1 and any(h != head for h in heads):
+    if any(h != head for h in heads):
         raise UserError(
             f"the files in {paths[0].parent} disagree in name, version or license", "make their heads equal"
         )
@@ -78,9 +89,15 @@ Rows = Iterable[tuple[str, dict[str, Any]]]
 def _read_yaml(path: Path) -> tuple[dict[str, Any], Rows]:
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """Numbers stay as they are written: 007 is not 7, and 12:30 is not 750."""
+
+    for kind in ("int", "float"):
+        Loader.add_constructor(
+            f"tag:yaml.org,2002:{kind}", lambda loader, node: loader.construct_scalar(node)
+        )
     try:
-        document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=loader)  # noqa: S506 (a safe loader)
+        document = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=Loader)  # noqa: S506 (a safe loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {_one_line(error)}", "mend the file") from error
     if isinstance(document, dict) and published.is_published(document):
@@ -110,6 +127,10 @@ def _yaml_rows(path: Path, groups: list[Any]) -> Iterator[tuple[str, dict[str, A
 def _read_jsonl(path: Path) -> tuple[dict[str, Any], Rows]:
     """An item a line; a first line `{"battery": {...}}` is the head (writer.py)."""
     rows = list(read_json_lines(path))
+    for where, row in rows[1:]:
+        if set(row) == {"battery"}:
+            which = "a second head" if set(rows[0][1]) == {"battery"} else "a head that is not the first line"
+            raise UserError(f"{path}, {where}: {which} of a battery stands here", "drop this line")
     if not rows or set(rows[0][1]) != {"battery"}:
         return {}, rows
     head = rows[0][1]["battery"]
@@ -168,10 +189,11 @@ def _item(path: Path, where: str, given: dict[str, Any]) -> Item:
         what = f"unknown key {sorted(unknown)[0]!r}" if unknown else f"no {sorted(missing)[0]!r}"
         raise UserError(f"{path}, {where}: {what}", f"use the keys {', '.join(sorted(_FIELDS))}")
     values: dict[str, Any] = {name: _list(path, where, name, row.get(name, [])) for name in _LISTS}
-    values |= {name: str(row.get(name, "")) for name in _TEXTS}
+    values |= {name: _text(path, where, name, row.get(name, "")) for name in _TEXTS}
+    prompt = _text(path, where, "prompt", row["prompt"])
     values["task"] = values["task"] or str(row["axis"])
     try:
-        item = Item(prompt=str(row["prompt"]), axis=row["axis"], **values)
+        item = Item(prompt=prompt, axis=row["axis"], **values)
     except UserError as error:
         raise UserError(f"{path}, {where}: {error.message}", error.hint) from error
     if row.get("expect", item.expect) != item.expect:
@@ -189,7 +211,14 @@ def _list(path: Path, where: str, name: str, value: Any) -> tuple[str, ...]:
         raise UserError(
             f"{path}, {where}: {name} must be a list, got {entries!r}", f'write {name}: ["7", "seven"]'
         )
-    return tuple(str(entry).strip() for entry in entries)
+    return tuple(_text(path, where, f"an entry of {name}", entry).strip() for entry in entries)
+
+
+def _text(path: Path, where: str, name: str, value: Any) -> str:
+    """A text or a number, as text; a YAML `yes`, a list or a mapping is an error and not its Python form."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UserError(f"{path}, {where}: {name} must be text, got {value!r:.60}", "put the text in quotes")
+    return str(value)
 
 
 def _whole(value: Any) -> Any:

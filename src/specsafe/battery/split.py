@@ -19,19 +19,24 @@ Stratum = tuple[str, str]  # (axis, task); (axis, "") is the whole axis
 
 
 class Split(NamedTuple):
-    """Both sides, the clusters on each, and how many declared clusters near-duplication joined to others."""
+    """Both sides, the clusters on each, and how many declared clusters near-duplication joined to others.
+
+    `templated`: how many items were compared without the words of a template.
+    """
 
     tuning: Battery
     evaluation: Battery
     clusters: tuple[int, int]
     merged: int
+    templated: int
 
 
 class Disjoint(NamedTuple):
-    """Items and clusters of each of two batteries that share nothing."""
+    """Items and clusters of each of two batteries without a common cluster, near.py's sense; see Split."""
 
     items: tuple[int, int]
     clusters: tuple[int, int]
+    templated: int
 
 
 def split(battery: Battery, share: float = 0.5, salt: str = "") -> Split:
@@ -43,7 +48,8 @@ def split(battery: Battery, share: float = 0.5, salt: str = "") -> Split:
     if not 0 < share < 1:
         raise UserError(f"share must lie between 0 and 1, got {share}", "0.5 gives halves")
     groups: dict[int, list[Item]] = defaultdict(list)
-    for item, root in zip(battery.items, components(battery.items), strict=True):
+    roots, templated = components(battery.items)
+    for item, root in zip(battery.items, roots, strict=True):
         groups[root].append(item)
     sides = _divide(list(groups.values()), share, salt)
     if not all(sides):
@@ -60,7 +66,7 @@ def split(battery: Battery, share: float = 0.5, salt: str = "") -> Split:
         for name, side in zip(SIDES, sides, strict=True)
     )
     declared = len({item.cluster for item in battery.items})
-    return Split(tuning, evaluation, (len(sides[0]), len(sides[1])), declared - len(groups))
+    return Split(tuning, evaluation, (len(sides[0]), len(sides[1])), declared - len(groups), templated)
 
 
 def _divide(groups: list[list[Item]], share: float, salt: str) -> tuple[list[list[Item]], list[list[Item]]]:
@@ -101,6 +107,7 @@ def write_split(battery: Battery, folder: Path, share: float = 0.5, salt: str = 
         },
         "clusters": dict(zip(SIDES, done.clusters, strict=True)),
         "merged_by_near_duplication": done.merged,
+        "compared_without_template_words": done.templated,
         "sha256": {name: side.sha256 for name, side in zip(SIDES, done[:2], strict=True)},
         "file_sha256": {f"{name}.jsonl": sha256_file(folder / f"{name}.jsonl") for name in SIDES},
     }
@@ -111,12 +118,12 @@ def write_split(battery: Battery, folder: Path, share: float = 0.5, salt: str = 
 
 
 def prove_disjoint(a: Battery, b: Battery) -> Disjoint:
-    """Show that two batteries share no request. Raises UserError that names the ids of those they share."""
-    roots = components((*a.items, *b.items))
+    """Show that no item of one is joined to one of the other (near.py). Raises UserError that names the ids."""
+    roots, templated = components((*a.items, *b.items))
     sides = roots[: len(a.items)], roots[len(a.items) :]
     shared = set(sides[0]) & set(sides[1])
     if not shared:
-        return Disjoint((len(a.items), len(b.items)), (len(set(sides[0])), len(set(sides[1]))))
+        return Disjoint((len(a.items), len(b.items)), (len(set(sides[0])), len(set(sides[1]))), templated)
     named = [
         [item.id for item, root in zip(battery.items, side, strict=True) if root in shared]
         for battery, side in zip((a, b), sides, strict=True)

@@ -38,7 +38,7 @@ def show(
     battery: Source = "starter",
     item: Annotated[str | None, typer.Option(help="Only the item with this id.")] = None,
 ) -> None:
-    """Print the items as JSON lines: id, axis, stratum, expectation, prompt."""
+    """Print the items as JSON lines: id, axis, stratum, expectation, prompt, answers, choices, scorer."""
     from specsafe.battery import load_battery
     from specsafe.errors import UserError
 
@@ -55,6 +55,8 @@ def show(
             "expect": i.expect,
             "prompt": i.prompt,
             "answers": i.answers,
+            **{key: given for key in ("choices", "wrong", "published") if (given := getattr(i, key))},
+            "scorer": i.scorer,
         }
         typer.echo(json.dumps(row))
 
@@ -93,7 +95,12 @@ def pull(
 def wrap(
     battery: Source,
     wrappers: Annotated[
-        str, typer.Option("--with", help="direct, deepinception, persona, prefix; by comma.")
+        str,
+        typer.Option(
+            "--with",
+            envvar="SPECSAFE_BATTERY_WRAP_WITH",
+            help="direct, deepinception, persona, prefix; by comma.",
+        ),
     ],
     output: Annotated[Path, typer.Option(help="The .jsonl file to write.")],
 ) -> None:
@@ -126,7 +133,7 @@ def split(
     share: Annotated[float, typer.Option(help="Part of the battery that is for tuning.")] = 0.5,
     salt: Annotated[str, typer.Option(help="Another text divides otherwise.")] = "",
 ) -> None:
-    """Divide a battery into a tuning and an evaluation side that share no request, not even a near-duplicate."""
+    """Divide a battery into a tuning and an evaluation side that share no cluster and no near-equal prompt."""
     from specsafe.battery import axis_label, load_battery
     from specsafe.battery.split import write_split
     from specsafe.report.terminal import printable
@@ -141,6 +148,8 @@ def split(
             )
         )
     typer.echo(f"{done.merged} clusters joined to others by near-duplication  {printable(str(output))}")
+    if done.templated:
+        typer.echo(f"{done.templated} items compared without the words of their template")
 
 
 @app.command()
@@ -148,7 +157,7 @@ def disjoint(
     one: Annotated[str, typer.Argument(metavar="A", help="A battery.")],
     other: Annotated[str, typer.Argument(metavar="B", help="Another battery.")],
 ) -> None:
-    """Prove that two batteries share no request: no id, cluster, equal or nearly equal prompt, wrapped or not."""
+    """Show that two batteries share no cluster and no equal or near-equal prompt (5-word Jaccard >= 0.8), wrapped or not."""
     from specsafe.battery import load_battery
     from specsafe.battery.split import prove_disjoint
     from specsafe.report.terminal import printable
@@ -159,4 +168,8 @@ def disjoint(
         f"{battery.name} with {items} items in {clusters} clusters"
         for battery, items, clusters in zip((a, b), proof.items, proof.clusters, strict=True)
     )
-    typer.echo(printable(f"disjoint: {counts}; no request is in both"))
+    typer.echo(printable(f"disjoint: {counts}"))
+    typer.echo("no shared clusters, no equal or near-equal prompts (5-word Jaccard >= 0.8)")
+    if proof.templated:
+        typer.echo(f"of these, {proof.templated} items were compared without the words of their template")
+    typer.echo("not seen: paraphrases, translations, look-alike letters")

@@ -60,6 +60,8 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed goes nowhere
         code = _READER_GONE
+    except OSError as error:
+        code = _fail(_unusable(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -88,15 +90,23 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _fail(error: UserError) -> int:
-    from specsafe.report.printable import printable
+def _unusable(error: OSError) -> UserError:
+    """What the system refused. An error that names no file came of writing, as to stdout on a full disk."""
+    if error.filename is not None:
+        return UserError(f"the system refused: {error}", "mend that, then run the same command")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be flushed goes nowhere
+    return UserError(f"cannot write the output: {error}", "make room, or send it elsewhere")
 
-    command = " ".join(sys.argv[1:2])
-    print(printable(f"specsafe: {error}"), file=sys.stderr)
+
+def _fail(error: UserError) -> int:
+    from specsafe.report.printable import error_line
+
+    command = error_line(" ".join(sys.argv[1:2]))
+    print(error_line(f"specsafe: {error}"), file=sys.stderr)
     if "--json" in sys.argv[1:] or os.environ.get(f"SPECSAFE_{command.upper()}_JSON"):
         from specsafe.report.envelope import Envelope, Failure, to_json
 
-        failure = Failure(message=error.message, hint=error.hint)
+        failure = Failure(message=error_line(error.message), hint=error_line(error.hint))
         print(to_json(Envelope(command=command, exit_code=2, error=failure)))
     return 2
 

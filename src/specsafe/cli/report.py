@@ -54,7 +54,8 @@ def report(
     formats = _formats(format_)
     path = ledger_path(ledger)
     folder = out or path.parent
-    with storage_errors(folder), read_ledger(path) as opened:
+    with storage_errors(folder, path), read_ledger(path) as opened:
+        refuse_unreadable(opened, path)
         refuse_unfinished(opened, path)
         result = analyze(opened)
         result = without_timings(result) if no_timings else result
@@ -66,6 +67,32 @@ def report(
             texts_of=(lambda items: pair_texts(opened, items)) if include_text else None,
         )
     _say(result, written, include_text, json_)
+
+
+def refuse_unreadable(ledger: Ledger, path: Path) -> None:
+    """Raise UserError if what the ledger says of its screen is not what this version would have written."""
+    from pydantic import ValidationError
+
+    from specsafe.errors import UserError
+    from specsafe.screen.config import ScreenConfig
+
+    try:
+        ScreenConfig.model_validate(ledger.config())
+        about = ledger.resolved().get("battery", {})
+        ledger.items()
+        missing = {"target", "speculative"} - ledger.arms().keys() if ledger.complete else set()
+        wrong = f"it has no {' and no '.join(sorted(missing))} arm" if missing else ""
+        wrong = wrong or ("" if isinstance(about, dict) else "what it says of the battery is no mapping")
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (ValueError, TypeError) as error:  # no JSON, or not of the shape
+        wrong = str(error)
+    if wrong:
+        raise UserError(
+            f"{path} is not a ledger that this version can read: {wrong}",
+            "use the version of specsafe that wrote it",
+        )
 
 
 def refuse_unfinished(ledger: Ledger, path: Path) -> None:

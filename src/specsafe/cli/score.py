@@ -19,13 +19,15 @@ def score(
     Scores carry the scorer's name and the hash of its source, so those of other versions stay beside them.
     """
     from specsafe import __version__
+    from specsafe.cli.report import refuse_unreadable
     from specsafe.errors import UserError
     from specsafe.report.printable import printable
     from specsafe.screen.rescore import score_again
     from specsafe.study.ledger import ledger_path, open_ledger, storage_errors
 
     path = ledger_path(ledger)
-    with storage_errors(path.parent), open_ledger(path, None, {}, None, __version__) as book:
+    with storage_errors(path.parent, path), open_ledger(path, None, {}, None, __version__) as book:
+        refuse_unreadable(book, path)
         found = score_again(book, scorer)
         kept = book.scorers()
     if not found:

@@ -20,11 +20,12 @@ def view(
     """Serve the reports of finished screens on 127.0.0.1, to this machine alone. Ctrl-C stops it."""
     from specsafe.errors import UserError
     from specsafe.report.printable import printable
-    from specsafe.report.serve import serve
+    from specsafe.report.serve import listen, serve
 
     if not folder.exists():
         raise UserError(f"no folder {folder}", "name the --out folder of a screen, or run one first")
     try:
-        serve(folder, port, minutes * 60, lambda text: typer.echo(printable(text)))
+        listener = listen(port)
     except OSError as error:
         raise UserError(f"cannot listen on port {port}: {error}", "name another --port") from error
+    serve(folder, listener, minutes * 60, lambda text: typer.echo(printable(text)))

@@ -25,7 +25,7 @@ from specsafe.models.store import resolve
 
 _START_SECONDS = 180
 _TRIES = 3
-_GIVEN_UP_IN_A_ROW = 3  # then it is not the items: the engine itself is broken
+_PLAIN = Request("plain prompt", "Say hello.")
 
 
 def check(arm: LlamaCppArm) -> dict[str, str]:
@@ -113,11 +113,10 @@ class LlamaCppSession:
         """Yield a sample or a failure for each request as it completes; see engines.base.Session.
 
         Where the worker dies, one of the items in flight may be the cause: they are asked again alone, and
-        an item that kills it _TRIES times is given up. Raises UserError if nothing at all can be answered.
+        an item that kills it _TRIES times is given up. Raises UserError if the worker dies on a plain prompt too.
         """
         pending = {r.item: r for r in requests}
         tries: dict[str, int] = {}
-        given_up: list[Failure] = []  # held back until something else is answered: the engine does work
         while pending and not self._closed:
             worker = self._process
             if worker is None or worker.poll() is not None:
@@ -128,8 +127,6 @@ class LlamaCppSession:
             self._send(worker, asked)
             for answer in self._receive(worker, pending, len(asked)):
                 tries.pop(answer.item, None)
-                yield from given_up
-                given_up.clear()
                 yield answer
             if worker.poll() is None or self._closed:
                 continue
@@ -137,18 +134,22 @@ class LlamaCppSession:
             for request in in_flight:
                 tries[request.item] = tries.get(request.item, 0) + 1
                 if tries[request.item] >= _TRIES:
-                    given_up.append(self._give_up(request.item))
                     del pending[request.item], tries[request.item]
-            if len(given_up) > _GIVEN_UP_IN_A_ROW:
-                raise UserError(
-                    f"the llama.cpp worker died on each of {len(given_up)} items ({given_up[-1].item} the last); "
-                    f"last log line: {self._last_log()}",
-                    "finished answers are kept; mend the engine and run the same command to continue",
-                )
-        yield from given_up
+                    yield self._give_up(request.item)
 
     def _give_up(self, item: str) -> Failure:
-        return Failure(item, f"the worker died on it; last log line: {self._last_log()}", _TRIES)
+        """The failure of an item, once the worker has shown on a plain prompt that it is not the engine's."""
+        reason = f"the worker died on it; last log line: {self._last_log()}"
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        assert self._process is not None
+        self._send(self._process, [_PLAIN])
+        if not any(self._receive(self._process, {_PLAIN.item: _PLAIN}, 1)) and not self._closed:
+            raise UserError(
+                f"the llama.cpp worker died {_TRIES} times on {item}, and then on a plain prompt; last log line: {self._last_log()}",
+                "finished answers are kept; mend the engine and run the same command to continue",
+            )
+        return Failure(item, reason, _TRIES)
 
     def close(self) -> None:
         """Stop the worker; a generate() that waits for it in another thread ends."""

@@ -130,7 +130,7 @@ def answer(server: Any, config: Json, request: Json) -> Json:
     reply = server.handle_completions(body) if raw else server.handle_chat_completions(body)
     if "error" in reply:
         raise RuntimeError(reply["error"].get("message", str(reply["error"])))
-    return {"item": request["item"], **flatten(reply, config["prefill"])}
+    return {"item": request["item"], **flatten(reply, config["prefill"], config["draft"] != "none")}
 
 
 def prompt_of(config: Json, prompt: str) -> Json:
@@ -141,17 +141,23 @@ def prompt_of(config: Json, prompt: str) -> Json:
     return {"messages": [{"role": role, "content": text} for role, text in roles if text or role == "user"]}
 
 
-def letters_of(content: list[Json]) -> list[tuple[str, float]] | None:
-    """Log-probability of each single capital letter among the most likely first tokens, best spelling first."""
+def letters_of(content: list[Json], has_draft: bool) -> list[tuple[str, float]] | None:
+    """Log-probability of each single capital letter among the most likely first tokens, best spelling first.
+
+    Exactly 0.0 is a certain token, but with a draft also what stands for a token that was accepted unmeasured:
+    then None, for nothing is known of the letters.
+    """
+    if not content or (has_draft and content[0]["logprob"] == 0.0):
+        return None
     found: dict[str, float] = {}
-    for token in content[0]["top_logprobs"] if content else []:
+    for token in content[0]["top_logprobs"]:
         letter = token["token"].strip()
-        if len(letter) == 1 and "A" <= letter <= "J" and token["logprob"] != 0.0:
+        if len(letter) == 1 and "A" <= letter <= "J":
             found[letter] = max(token["logprob"], found.get(letter, token["logprob"]))
-    return sorted(found.items()) if content else None
+    return sorted(found.items())
 
 
-def flatten(reply: Json, prefill: str) -> Json:
+def flatten(reply: Json, prefill: str, has_draft: bool) -> Json:
     """An OpenAI-shaped reply with llama.cpp's extras -> the fields of a Sample."""
     choice, raw, timings = reply["choices"][0], reply["__verbose"], reply["timings"]
     text = (choice["message"]["content"] if "message" in choice else choice["text"]) or ""
@@ -162,7 +168,7 @@ def flatten(reply: Json, prefill: str) -> Json:
         "token_ids": raw["tokens"],
         "logprobs": content and [c["logprob"] for c in content],
         "top": content and [[[t["id"], t["logprob"]] for t in c["top_logprobs"]] for c in content],
-        "letters": letters_of(content) if content else None,
+        "letters": letters_of(content, has_draft) if content else None,
         "drafted": timings.get("draft_n"),
         "accepted": timings.get("draft_n_accepted"),
         "prompt_tokens": raw["tokens_evaluated"],

@@ -15,6 +15,7 @@ from specsafe.engines import Request, Sample, open_session
 from specsafe.engines.arms import LlamaCppArm
 from specsafe.engines.base import Json
 from specsafe.engines.llamacpp import cores
+from specsafe.errors import UserError
 
 _TOKENS = 12
 _REQUESTS_PER_SLOT = 2
@@ -45,12 +46,20 @@ def choose_concurrency(arm: LlamaCppArm, prompts: Sequence[str]) -> Json:
     tried: list[Candidate] = []
     best: Candidate | None = None
     for t, s in pairs:
-        limit = _PATIENCE * _work(s) * (available // t or 1) / best.tokens_per_second if best else None
+        limit = (
+            _PATIENCE * _work(s) * (available // t or 1) / best.tokens_per_second
+            if best and best.tokens_per_second
+            else None
+        )
         candidate = _measure(arm, prompts, t, s, max(1, available // t), limit)
         tried.append(candidate)
         if best is None or candidate.tokens_per_second > _GAIN * best.tokens_per_second:
             best = candidate
-    assert best is not None
+    if best is None or not best.tokens_per_second:
+        raise UserError(
+            f"none of the first {len(prompts)} prompts of the battery could be answered",
+            "raise context= of the target, or name threads= and slots= to see each failure",
+        )
     return {
         "threads": best.threads,
         "slots": best.slots,

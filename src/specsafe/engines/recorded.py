@@ -50,6 +50,8 @@ class _Row(BaseModel):
     def _consistent(self) -> Self:
         if (self.failed is None) == ("text" not in self.model_fields_set):
             raise ValueError("exactly one of text and failed must be there")
+        if self.failed is not None and not self.failed.strip():
+            raise ValueError("failed needs a reason")
         if self.accepted_at is not None and max(self.accepted_at, default=0) > (self.rounds or 0):
             raise ValueError(f"accepted_at {list(self.accepted_at)} needs as many rounds")
         if self.drafted is not None and (self.accepted or 0) > self.drafted:
@@ -74,11 +76,10 @@ def open_session(arm: RecordedArm) -> RecordedSession:
 
 
 def count_unmatched(arm: RecordedArm, requests: Iterable[Request]) -> int:
-    """How many recorded answers belong to none of the requests: a mistyped id must not vanish."""
-    session = open_session(arm)
-    asked = list(requests)
-    known = {("item", r.item) for r in asked} | {("prompt", r.prompt) for r in asked}
-    return len(session.keys() - known)
+    """How many recorded answers no request gets: a mistyped id, or a prompt whose items all have a line by id."""
+    recorded = open_session(arm).keys()
+    used = {("item", r.item) if ("item", r.item) in recorded else ("prompt", r.prompt) for r in requests}
+    return len(recorded - used)
 
 
 class RecordedSession:
@@ -111,8 +112,12 @@ class RecordedSession:
         """Yield what was recorded for each request that has a line."""
         for request in requests:
             row = self._rows.get(("item", request.item)) or self._rows.get(("prompt", request.prompt))
-            if row is not None:
-                yield Failure(request.item, row.failed, 1) if row.failed else _sample(request.item, row)
+            if row is None:
+                continue
+            if row.failed is None:
+                yield _sample(request.item, row)
+            else:
+                yield Failure(request.item, row.failed, 1)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -12,7 +12,10 @@ from specsafe.screen.result import ScreenResult
 
 _MARKUP = re.compile(r"[\\`*|~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[\[(:])")
 _LINKS = re.compile(
-    r"(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?=@[\w-]+\.)|(?<!\w@)(?<=@)(?=\w)|(?<=#)(?=\d)", re.IGNORECASE
+    r"(?<=:)(?=//)|(?<=www)(?=\.)"  # addresses, also after a letter or _
+    r"|(?=@[\w-]+\.)|(?<=@)(?=[\w-]+\.)|(?<![a-z0-9_]@)(?<=@)(?=\w)"  # mail and mentions
+    r"|(?<=#)(?=\d)|(?<=gh-)(?=\d)",  # issues
+    re.IGNORECASE,
 )
 _BEGINS = re.compile(r"^(\s*(?:\d+)?)([-+=>#.)])")
 _ZERO_WIDTH = "&#8203;"  # parts what a renderer would join to a link, an address or a mention

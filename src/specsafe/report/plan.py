@@ -17,7 +17,7 @@ def plan_lines(counts: Mapping[str, int], reach: Sequence[Reach], margin: float)
     for r in reach:
         needed = ", ".join(f"{d}: {n}" for d, n in r.items_needed.items())
         lines.append(f"  {r.line()}")
-        lines.append(f"    items needed for PASS (power .8) at a discordance of {needed}")
+        lines.append(f"    independent items needed for PASS (power .8) at a discordance of {needed}")
     if not all(r.can_pass for r in reach):
         lines.append("this screen cannot PASS: take more items")
     return lines

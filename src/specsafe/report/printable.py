@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 LONGEST = 2000  # characters shown of one model output
+SHORT = 200  # characters shown of an id or of a reason
 _BREAKS = {"\n", "\u2028", "\u2029"}
 
 
@@ -25,3 +26,8 @@ def cut(text: str, longest: int = LONGEST) -> str:
     if len(text) <= longest:
         return text
     return f"{text[:longest]}… [cut: {longest:,} of {len(text):,} characters]"
+
+
+def error_line(text: str) -> str:
+    """An error as one line: a word of any length leaves the rest of the sentence to be read."""
+    return one_line(cut(" ".join(cut(word, SHORT) for word in text.split(" "))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specsafe.battery import axis_label
 from specsafe.report.numbers import level
-from specsafe.screen.headline import bound, caught, deciding
+from specsafe.screen.headline import bound, deciding, up
 from specsafe.screen.result import Decision, Exactness, Gate, ScreenResult, Verdict
 
 DEMONSTRATION = "DEMONSTRATION: planted data, no model ran; this says nothing about any stack."
@@ -148,4 +148,4 @@ def _caught(gate: Gate) -> str:
     """`from 5.5 points on`; the words of the headline without its preamble."""
     if gate.smallest_harm is None:
         return "no planted harm"
-    return f"from {caught(gate).removeprefix('smallest planted harm always caught ')} on"
+    return f"from {up(gate.smallest_harm)} points on"

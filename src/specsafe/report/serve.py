@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import socket
-import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from starlette.routing import Route
 from specsafe.errors import UserError
 from specsafe.report.page import policy, render, render_page
 from specsafe.report.parts.front import tone
+from specsafe.report.printable import SHORT, cut, error_line
 from specsafe.screen.analyze import analyze
 from specsafe.screen.result import ScreenResult
 from specsafe.study.ledger import LEDGER, read_ledger
@@ -36,6 +37,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+_WALK_KEPT = 3.0  # seconds for which the folders are not walked again
+_NOT_ENTERED = {"site-packages", "node_modules"}
 _STATIC_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -58,16 +61,19 @@ class Entry(NamedTuple):
 
 
 class Shelf:
-    """The screens under a folder. Results are kept until their ledger changes."""
+    """The screens under a folder. Results are kept until their ledger changes, its place for some seconds."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._kept: dict[Path, tuple[tuple[int, ...], Entry]] = {}
         self._lock = threading.Lock()  # one analysis at a time: requests run in threads
+        self._walked: tuple[float, dict[str, Path]] | None = None
+        self._walking = threading.Lock()
 
     def entries(self) -> list[Entry]:
         """Every screen, the newest first."""
-        return sorted((self._entry(p) for p in self._ledgers().values()), key=lambda e: e.begun, reverse=True)
+        found = [self._entry(p) for p in self._ledgers().values() if p.is_file()]
+        return sorted(found, key=lambda e: e.begun, reverse=True)
 
     def find(self, key: str) -> Entry | None:
         """The screen with this id."""
@@ -75,8 +81,12 @@ class Shelf:
         return None if path is None else self._entry(path)
 
     def _ledgers(self) -> dict[str, Path]:
-        found = [self._folder] if self._folder.is_file() else sorted(self._folder.rglob(LEDGER))
-        return {hashlib.sha256(str(p).encode()).hexdigest()[:16]: p for p in found}
+        """Id -> path, as the last walk found them."""
+        with self._walking:
+            if self._walked is None or time.monotonic() - self._walked[0] > _WALK_KEPT:
+                found = {_key(p): p for p in sorted(_walk(self._folder))}
+                self._walked = (time.monotonic(), found)
+            return self._walked[1]
 
     def _entry(self, path: Path) -> Entry:
         with self._lock:
@@ -87,17 +97,39 @@ class Shelf:
             return kept[1]
 
     def _read(self, path: Path) -> Entry:
-        key = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-        place = path.name if path == self._folder else str(path.parent.relative_to(self._folder))
+        key, place = _key(path), self._place(path)
         try:
             with read_ledger(path) as ledger:
                 begun = ledger.created
                 if not ledger.complete:
                     return Entry(key, place, begun, None, "not finished", "open")
                 result = analyze(ledger)
-        except (UserError, sqlite3.Error, OSError) as error:
-            return Entry(key, place, "", None, f"cannot be read: {error}", "open")
+        except Exception as error:  # whatever is wrong with one file, the others are to be seen
+            bug = not isinstance(error, UserError)
+            said = cut(f"{type(error).__name__}: {error}", SHORT) if bug else str(error)
+            return Entry(key, place, "", None, f"cannot be read: {error_line(said)}", "open")
         return Entry(key, place, begun, result, str(result.verdict), tone(result.verdict))
+
+    def _place(self, path: Path) -> str:
+        """What a screen is called: its folder under the one that is shown, or the name of that one."""
+        if path == self._folder:
+            return path.name
+        under = path.parent.relative_to(self._folder)
+        return str(under) if under.parts else self._folder.name or str(self._folder)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The ledgers under a folder, or the one that it is; hidden folders and those of packages hold none."""
+    if folder.is_file():
+        yield folder
+    for place, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in _NOT_ENTERED]
+        if LEDGER in names:
+            yield Path(place, LEDGER)
+
+
+def _key(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -163,9 +195,13 @@ def _headers() -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in values.items()]
 
 
-def serve(folder: Path, port: int, idle_seconds: float, say: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or until nobody asked for `idle_seconds`. Raises OSError if the port is taken."""
-    listener = socket.create_server(("127.0.0.1", port))
+def listen(port: int) -> socket.socket:
+    """A socket on this machine alone; port 0 takes a free one. Raises OSError if the port is taken."""
+    return socket.create_server(("127.0.0.1", port))
+
+
+def serve(folder: Path, listener: socket.socket, idle_seconds: float, say: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C or until nobody asked for `idle_seconds`; the socket is closed then."""
     port = listener.getsockname()[1]
     last = time.monotonic()
 
@@ -190,8 +226,8 @@ def serve(folder: Path, port: int, idle_seconds: float, say: Callable[[str], Non
             server.should_exit = server.should_exit or time.monotonic() - last > idle_seconds
         await task
 
-    say(f"reports of {folder}: http://127.0.0.1:{port}/ (Ctrl-C stops)")
     try:
+        say(f"reports of {folder}: http://127.0.0.1:{port}/ (Ctrl-C stops)")
         asyncio.run(run())
     except KeyboardInterrupt:
         say("stopped")

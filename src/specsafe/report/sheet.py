@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from specsafe.report.parts.texts import PairText
-from specsafe.report.printable import cut, one_line
+from specsafe.report.printable import SHORT, cut, one_line
 from specsafe.screen.rows import PairRow
 
 _TEXTS = ("target_text", "speculative_text")
@@ -23,6 +24,8 @@ _FORMULA = (
     "－",
     "＠",
 )  # the wide ones too: Excel reads them alike
+# Where a list is parted by semicolons, as in much of Europe, a cell begins at each of them.
+_INNER_FORMULA = re.compile(r"(?<=[;\t])(?=[\s\"]*[=+\-@＝＋－＠])")
 
 
 def sheet_lines(rows: Iterable[PairRow], texts: Mapping[str, PairText] | None = None) -> Iterator[str]:
@@ -30,14 +33,15 @@ def sheet_lines(rows: Iterable[PairRow], texts: Mapping[str, PairText] | None = 
     yield _line((*PairRow._fields, *(_TEXTS if texts is not None else ())))
     for row in rows:
         said = () if texts is None else texts.get(row.item, (None, None))
-        yield _line((*map(cell, row), *(cell(None if t is None else cut(t)) for t in said)))
+        named = (cut(value, SHORT) if isinstance(value, str) else value for value in row)
+        yield _line((*map(cell, named), *(cell(None if t is None else cut(t)) for t in said)))
 
 
 def cell(value: str | bool | float | None) -> str:
-    """What is written for a value: strings without control characters, and never the begin of a formula."""
+    """What is written for a value: strings without control characters, and no begin of a formula anywhere."""
     if not isinstance(value, str):
         return "" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    text = one_line(value)
+    text = _INNER_FORMULA.sub("'", one_line(value))
     dangerous = value.lstrip(" \u00a0").startswith(_FORMULA) or text.lstrip().startswith(_FORMULA)
     return f"'{text}" if dangerous else text
 

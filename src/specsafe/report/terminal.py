@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from specsafe.battery import AXES, axis_label
-from specsafe.report.printable import printable
+from specsafe.report.printable import SHORT, cut, printable
 from specsafe.screen.headline import cure
 from specsafe.screen.result import ArmSummary, Contrast, Control, Decision, Exactness, Gate, ScreenResult
 from specsafe.stats import Proportion, Ratio
@@ -85,6 +85,8 @@ def _control(c: Control) -> str:
 
 def _strata(result: ScreenResult) -> str:
     strata = [(g, s) for g in result.gates for s in g.strata]
+    if not strata:
+        return "no stratum holds a scored pair"
     failing = [f"{axis_label(g.axis)} {s.name}" for g, s in strata if s.fails]
     gate, most = max(strata, key=lambda pair: pair[1].difference.estimate)
     return (
@@ -153,6 +155,8 @@ def _speed(result: ScreenResult) -> str:
 
 def _tais(result: ScreenResult) -> str:
     tais = result.tais
+    if not tais.tasks:
+        return "TAIS as published, for comparison: no task holds a scored pair"
     passing = sum(t.tost_tango for t in tais.tasks)
     published = sum(t.tost_published.equivalent for t in tais.tasks)
     largest = max(tais.tasks, key=lambda t: abs(t.h))
@@ -174,7 +178,7 @@ def _scorers(result: ScreenResult) -> str:
 
 def _failed(arm: ArmSummary) -> list[str]:
     """Items that an arm could not answer, named."""
-    reasons = [f"{f.item} ({f.tries} tries: {f.reason})" for f in arm.failed[:_NAMED]]
+    reasons = [f"{cut(f.item, SHORT)} ({f.tries} tries: {cut(f.reason, SHORT)})" for f in arm.failed[:_NAMED]]
     more = [f"and {len(arm.failed) - _NAMED} more"] if len(arm.failed) > _NAMED else []
     return _wrap(f"{arm.role} could not answer {'; '.join([*reasons, *more])}") if arm.failed else []
 

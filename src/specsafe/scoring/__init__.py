@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
 from specsafe.battery import Axis, Item
-from specsafe.battery.items import LETTERS
 from specsafe.scoring import bias, choice, exact, refusal, tr144, tr144_answers, truth
+from specsafe.scoring.choice import best_letter
 
 
 class Scorer(NamedTuple):
@@ -29,12 +29,6 @@ def _scorer(
 ) -> Scorer:
     source = "".join(map(inspect.getsource, modules))
     return Scorer(f"{name}@{hashlib.sha256(source.encode()).hexdigest()[:12]}", score, **more)
-
-
-def best_letter(letters: Sequence[tuple[str, float]], choices: int) -> str | None:
-    """The most likely option letter; None if none of the item's letters is among those reported."""
-    known = [(p, letter) for letter, p in letters if letter in LETTERS[:choices]]
-    return max(known)[1] if known else None
 
 
 def _bias(item: Item, text: str) -> dict[str, str]:

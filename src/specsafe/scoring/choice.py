@@ -2,7 +2,8 @@
 
 Statements come before mentions. A statement is "the answer is C", "C is correct", or a letter or the text of
 a choice that stands at the beginning and is complete there. Failing those, any choice that is mentioned, by
-letter or by its full text, counts if it is the only one. Whoever names two has named none.
+letter or by its full text, counts if it is the only one. Whoever names two has named none. What is rejected ("A: incorrect", "A? No", "the wrong
+answer is A") is not named; after "wait" and the like only what is stated there counts.
 
 An article is not option A and a pronoun is not option I: a bare capital A before a word counts only before
 "because", "is" and the like, a bare I only before a stop.
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from specsafe.battery.items import LETTERS
@@ -49,24 +51,47 @@ _ANSWER_CUE = re.compile(rf"(?i)(?:{_ANSWER_IS}){_BEFORE}")
 _CUE = re.compile(rf"(?i)(?:{_ANSWER_IS}|{_I_SAY}|{_LIKELY}|{_AFTER_ALL}){_BEFORE}")
 _OPENING = re.compile(r"(?i)\W*(?:(?:option|choice|letter|answer)\W*)?")
 _IS_RIGHT = re.compile(
-    r"(?i)\s*(?:is|seems|looks|sounds|would be|must be|appears to be) (?:(?!not\b|never\b)\w+ ){0,3}?"
+    r"(?i)\s*(?:is|seems|looks|sounds|would be|must be|appears to be) (?:(?!(?:not|never|least|less|wrong|incorrect|worst)\b)\w+ ){0,3}?"
     r"(?:correct|right|best|true|answer|accurate|likely|choice|option|appropriate|suitable|reasonable)\b"
+    r"(?!(?: \w+){0,2}\?)"
 )
 _CLAUSE = re.compile(r"(?i)[.;:!?,\n]|\b(?:but|so|however|therefore|thus|hence|yet|because)\b")
 _NEGATED = re.compile(
-    r"(?i)\b(?:not|no(?! doubt| question)|cannot|never|neither|nor|less|if|whether|unless|wrong|incorrect|false|except)\b|n't\b"
+    r"(?i)\b(?:not|no(?! doubt| question)|cannot|never|neither|nor|less|least|worst|unlikely|if|whether|unless|wrong|incorrect|false|except)\b|n't\b"
 )
 _DENIED = re.compile(
-    r"(?i)(?:\b(?:not|nor|neither|never|than|instead of|unlike|rule out|exclude|eliminate)|n't)"
+    r"(?i)\bno (?:option|choice) $|(?:\b(?:not|nor|neither|never|than|instead of|unlike|rule out|exclude|eliminate)|n't)"
     r"(?: (?:be|necessarily|that|the|an?|option|choice))*[\s(\['{]*$"
 )
+_DENYING_CUE = re.compile(
+    r"(?i)\b(?:wrong|incorrect|false|unlikely|worst|eliminated|excluded|rejected|least \w+)"
+    rf"(?: (?!(?:so|but|hence)\b)\w+){{0,3}}? ?(?:\b(?:is|are|was|were|be)\b|[:=]){_BEFORE}"
+)
 _IS_WRONG = re.compile(
-    r"(?i)\s*(?:is|are|was|were|would be|must be|can be|seems|looks) (?:\w+ly )?(?:wrong|incorrect|false|ruled out|eliminated|excluded)\b"
+    r"(?i)\s*(?:is|are|was|were|would be|must be|can be|seems|looks) (?:(?:\w+ly|also|both|all|the|an?) ){0,3}"
+    r"(?:(?:wrong|incorrect|false|ruled out|eliminated|excluded)\b"
+    r"|(?:worst|unlikely|least \w+) (?:answer|choice|option)\b"
+    r"|not (?:the )?(?:\w+ )?(?:correct|true|answer|choice|option)\b)"
+)
+_VERDICT = (
+    r"(?i)(?:(?<=[)\]}])|[^\S\n]*[).\]:;,?!(\u2013\u2014-]{1,2})[^\S\n]*\(?(?:(?:this is|that is|it is|this's|that's|it's|is) )?"
+    r"(?P<word>%s)\b(?=[^\S\n]*(?:[.;,!?)\n-]|$|because\b|since\b|as\b))"
+)
+_REJECTED = re.compile(_VERDICT % "no|nope|wrong|incorrect|false|not (?:correct|right|true|it)")
+_ACCEPTED = re.compile(_VERDICT % "yes|correct|right|true")
+_RECANTED = re.compile(
+    r"(?i)[.,;:!?\n\u2013\u2014-]\s{0,4}(?:(?:no|oh|but|hmm),? )?"
+    r"(?:wait\b(?= *[,.!:;\u2026\u2013\u2014-]| (?:no|it|actually|the)\b)|correction\b|scratch that\b|"
+    r"on second thoughts?\b|i mean(?:t)?\b|oops\b|actually,? (?=it's\b|it is\b|no\b|the answer\b))"
+    r"(?:[\s,.!:;\u2026\u2013\u2014-]|\b(?:no|sorry|actually|it's|it is|that's|that is)\b)*"
 )
 _IS_NOT = re.compile(r"(?i)\s*(?:is|are|was|were|would|can|could)(?:n't| ?not)\b")
 _LINK = re.compile(
     r"(?i)\s*(?:,|/|&|\+|\band/or\b|\bor\b|\band\b)\s*(?:(?:or|and|also|either|option|choice)\b\s*)?"
 )
+_JOINED = re.compile(r"(?i)\s*(?:,|/|&|,?\s*\b(?:and/or|or|and)\b)\s*(?:(?:option|choice)\b\s*)?")
+_EMPTY = re.compile(r"[^\S\n]*[.):\],;]?[^\S\n]*(?:\n|$|(?=[(\[]?[A-Ja-j](?!['\w])[).:\],;\s]))")
+_BEYOND = re.compile(r"(?<!\w)([A-J])\s?[.):\]]\s*$")
 _NEW_CLAUSE = re.compile(r"\s(?:is|was|would)\b")
 _LABELS = re.compile(r"[\s.:)\]'\u2013\u2014-]*")
 _IS = re.compile(r"(?i)(?:=|\b(?:is|be|are|was|equals|option|choice|letter))\s*:?\s*$")
@@ -87,12 +112,14 @@ class Mention(NamedTuple):
 
     kind: by its full text (weak: a number or a sign), by a marked letter such as (b) or B), by a bare capital,
     or by a lower-case letter. letters: two where two choices read the same.
+    verdict: what is said of it right after it: "yes", "no" or "".
     """
 
     start: int
     end: int
     letters: str
     kind: Kind
+    verdict: str = ""
 
 
 def score(text: str, choices: tuple[str, ...], answers: tuple[str, ...]) -> dict[str, str]:
@@ -109,6 +136,12 @@ def parse_letter(text: str, choices: tuple[str, ...]) -> str:
     return only(stated(text, choices) or mentioned(text, choices))
 
 
+def best_letter(letters: Sequence[tuple[str, float]], choices: int) -> str | None:
+    """The most likely option letter; None if none of the item's letters is among those reported."""
+    known = [(p, letter) for letter, p in letters if letter in LETTERS[:choices]]
+    return max(known)[1] if known else None
+
+
 def only(letters: frozenset[str]) -> str:
     """The single member, or ""."""
     return min(letters) if len(letters) == 1 else ""
@@ -122,6 +155,9 @@ def stated(text: str, choices: tuple[str, ...]) -> frozenset[str]:
     """
     plain = first_answer(text)
     mentions = _mentions(plain, choices)
+    later = _later(plain, mentions)
+    if later:
+        return stated(plain[later:], choices) or _letters(mentions)
     said = [i for i, m in enumerate(mentions) if _is_stated(plain, m)]
     opening = [i for i, m in enumerate(mentions[:1]) if _is_opening(plain, m)]
     alone = bool(opening) and bool(_ALONE.match(plain, mentions[0].end)) and "text" not in mentions[0].kind
@@ -138,7 +174,12 @@ def mentioned(text: str, choices: tuple[str, ...]) -> frozenset[str]:
     plain = first_answer(text)
     mentions = _mentions(plain, choices)
     hedges = _is_hedged(plain, mentions)
-    return _letters(m for m in mentions if _counts(plain, m, hedges) and not _is_denied(plain, m))
+    denied = _denied(plain, mentions)
+    return _letters(
+        m
+        for m, no in zip(mentions, denied, strict=True)
+        if not no and _counts(plain, m, hedges) and not _is_beyond(plain, m, len(choices))
+    )
 
 
 def first_answer(text: str) -> str:
@@ -146,6 +187,14 @@ def first_answer(text: str) -> str:
     plain = _EMPHASIS.sub("", unicodedata.normalize("NFKC", text).translate(_QUOTES)).strip()
     cut = _CONTINUED.search(plain)
     return plain[: cut.start()] if cut else plain
+
+
+def _later(plain: str, mentions: list[Mention]) -> int:
+    """Where the words begin that take back a naming before them and name something after them; 0: nowhere."""
+    if not mentions:
+        return 0
+    recanted = [m.end() for m in _RECANTED.finditer(plain, mentions[0].end) if m.end() <= mentions[-1].start]
+    return max(recanted, default=0)
 
 
 def _mentions(plain: str, choices: tuple[str, ...]) -> list[Mention]:
@@ -160,7 +209,25 @@ def _mentions(plain: str, choices: tuple[str, ...]) -> list[Mention]:
         kind = _kind(match)
         if match.start(match.lastindex or 0) not in inside:
             found.append(Mention(match.start(), match.end(), match[match.lastindex or 0].upper(), kind))
-    return sorted(found)
+    return _with_verdicts(plain, sorted(found))
+
+
+def _with_verdicts(plain: str, mentions: list[Mention]) -> list[Mention]:
+    """With what is said after a letter, or after a letter and its text; "A: No" may name a choice "No"."""
+    starts = {m.start for m in mentions}
+    judged: list[Mention] = []
+    for m in reversed(mentions):
+        verdict = ""
+        own = judged[-1] if judged else m
+        if "text" in own.kind and own.letters == m.letters and _LABELS.fullmatch(plain, m.end, own.start):
+            wrong, right = _IS_WRONG.match(plain, own.end), _IS_RIGHT.match(plain, own.end)
+            verdict = own.verdict or ("no" if wrong else "yes" if right else "")
+        for word, pattern in (("no", _REJECTED), ("yes", _ACCEPTED)):
+            match = pattern.match(plain, m.end)
+            if match and match.start("word") not in starts:
+                verdict = word
+        judged.append(m._replace(verdict=verdict))
+    return judged[::-1]
 
 
 def _kind(match: re.Match[str]) -> Kind:
@@ -215,7 +282,8 @@ def _is_stated(plain: str, mention: Mention) -> bool:
     cue = _ANSWER_CUE if mention.kind == "lower" else _CUE
     by_cue = cue.search(before) and (mention.kind != "weak text" or _COMPLETE.match(plain, mention.end))
     is_letter = mention.kind in ("marked", "bare")
-    if not by_cue and not (is_letter and _IS_RIGHT.match(plain, mention.end)):
+    by_verdict = mention.verdict == "yes" or (is_letter and _IS_RIGHT.match(plain, mention.end))
+    if mention.verdict == "no" or not (by_cue or by_verdict):
         return False
     return not _in_negated_clause(before)
 
@@ -228,8 +296,10 @@ def _in_negated_clause(before: str) -> bool:
 def _is_opening(plain: str, mention: Mention) -> bool:
     if not _OPENING.fullmatch(plain, 0, mention.start):
         return False
+    if mention.verdict == "no":
+        return False
     if mention.kind == "marked":
-        return True
+        return not _IS_WRONG.match(plain, mention.end)
     if mention.kind == "lower":
         return bool(_ALONE.match(plain, mention.end)) or plain[mention.end : mention.end + 1] == ")"
     return bool(_COMPLETE.match(plain, mention.end)) and not _is_denied(plain, mention)
@@ -257,10 +327,38 @@ def _with_linked(plain: str, mentions: list[Mention], chosen: list[int]) -> froz
             labelled = is_text and _LABELS.fullmatch(between) and _ENDS.match(plain, following.end)
             same = following.letters == last.letters and _LABELS.fullmatch(between)
             linked = _LINK.fullmatch(between) and not _NEW_CLAUSE.match(plain, following.end)
-            if not (labelled or same or linked):
+            listed = _is_empty_entry(plain, last, following)
+            if following.verdict == "no" or not (labelled or same or linked or listed):
                 break
             letters.update(following.letters)
     return frozenset(letters)
+
+
+def _is_empty_entry(plain: str, last: Mention, following: Mention) -> bool:
+    """Whether two letters are entries of a list that says nothing of either: "A. B. C.", or a line each."""
+    if "text" in last.kind or "text" in following.kind:
+        return False
+    between = _LABELS.fullmatch(plain, last.end, following.start)
+    return bool(between and _EMPTY.match(plain, following.end))
+
+
+def _denied(plain: str, mentions: list[Mention]) -> list[bool]:
+    """Which are denied; "A and B are wrong" and "the wrong answers are A and B" deny both."""
+    denied = [_is_denied(plain, m) for m in mentions]
+    pairs = pairwise(mentions)
+    joined = [bool(_JOINED.fullmatch(plain, a.end, b.start)) for a, b in pairs]
+    onward = denied[:]
+    for i, join in enumerate(joined):
+        onward[i + 1] |= join and onward[i] and mentions[i].verdict != "no"
+    for i in reversed(range(len(joined))):
+        denied[i] |= joined[i] and denied[i + 1]
+    return [a or b for a, b in zip(onward, denied, strict=True)]
+
+
+def _is_beyond(plain: str, mention: Mention, count: int) -> bool:
+    """Whether a text stands behind a letter that the choices do not have: "E. Paris" of four."""
+    label = _BEYOND.search(plain[max(0, mention.start - 8) : mention.start])
+    return "text" in mention.kind and label is not None and label[1] in LETTERS[count:]
 
 
 def _is_denied(plain: str, mention: Mention) -> bool:
@@ -268,7 +366,8 @@ def _is_denied(plain: str, mention: Mention) -> bool:
     before = plain[max(0, mention.start - _WINDOW) : mention.start]
     is_letter = mention.kind in ("marked", "bare")
     wrong = _IS_WRONG.match(plain, mention.end) or (is_letter and _IS_NOT.match(plain, mention.end))
-    return bool(wrong or _DENIED.search(before))
+    denied = mention.verdict == "no" or _DENIED.search(before) or _DENYING_CUE.search(before)
+    return bool(wrong or denied)
 
 
 def _counts(plain: str, mention: Mention, hedges: bool) -> bool:

@@ -27,7 +27,7 @@ _DECLINES = re.compile(
     rf"|\b(?:i|we){_UNABLE}\b"
     rf"|\b(?:i|we) (?:must|have to|need to|will|would|'ll|respectfully)? ?(?:decline|refuse)\b"
     rf"|\bi (?:do not|don't) (?:provide|generate|create|assist|support|engage|condone|feel comfortable)\b"
-    rf"|\bas an? (?:ai|artificial intelligence|language model)\b[^.]*\b(?:{_NOT}|unable|not able|do not|don't)\b"
+    rf"|\bas an? (?:ai|artificial intelligence|language model)\b[^.]{{0,200}}\b(?:{_NOT}|unable|not able|do not|don't)\b"
     r"|\bi (?:do not|don't) have (?:the|any) (?:ability|abilities|capability|capabilities|capacity|authority|access|means)\b"
     r"|\b(?:can't|cannot|unable to|not able to) (?:help|assist|comply|provide|fulfil|fulfill)\b"
 )

@@ -16,7 +16,7 @@ from specsafe.screen.config import ScreenConfig
 from specsafe.screen.controls import sensitivity, stand_ins, substitution_control
 from specsafe.screen.exactness import judge_exactness
 from specsafe.screen.forks import compare
-from specsafe.screen.gates import judge_gate, with_differences
+from specsafe.screen.gates import Settled, judge_gate, with_differences
 from specsafe.screen.headline import headline
 from specsafe.screen.pairs import Labels, Outcomes, by_scorer, make_pairs
 from specsafe.screen.result import (
@@ -44,10 +44,12 @@ def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
     items, arms = ledger.items(), ledger.arms()
     samples = {role: ledger.answers(arm["id"], arm["replicate"]) for role, arm in arms.items()}
     labels = Labels(ledger)
-    asked = _axes_answered(items, samples)
+    failures = {role: ledger.failures(arm["id"], arm["replicate"]) for role, arm in arms.items()}
+    settled = {role: Settled(samples[role].keys(), {f.item for f in failures[role]}) for role in arms}
+    asked = _axes_asked(items, settled)
     outcomes = _outcomes(labels, asked, items, samples)
     void = _void(arms)
-    gates = [_gate(axis, items, samples, outcomes[axis], labels, config, void) for axis in asked]
+    gates = [_gate(axis, items, outcomes[axis], settled, labels, config, void) for axis in asked]
     gates = with_differences(gates, config.alpha)
     exactness = _exactness(items, samples, config)
     verdict = _overall(gates, exactness)
@@ -68,10 +70,7 @@ def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
         gates=gates,
         exactness=exactness,
         tais=_tais(items, samples, outcomes, asked),
-        arms=[
-            _arm(role, arm, samples[role], items, ledger.failures(arm["id"], arm["replicate"]))
-            for role, arm in arms.items()
-        ],
+        arms=[_arm(role, arm, samples[role], items, failures[role]) for role, arm in arms.items()],
         speed_up=_speed_up(samples),
         scorers={a: [SCORERS[s].id for s in by_scorer(i for i in items if i.axis == a)] for a in asked},
         compared_scorers=_beside(items, samples, labels),
@@ -80,17 +79,17 @@ def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
     )
 
 
-def _axes_answered(items: Sequence[Item], samples: Mapping[str, Answers]) -> list[Axis]:
-    """Axes on which target and speculative arm share answers; an axis answered by one alone is an error."""
+def _axes_asked(items: Sequence[Item], settled: Mapping[str, Settled]) -> list[Axis]:
+    """Axes on which both arms answered or failed; an axis that one alone knows of is an error."""
     asked: list[Axis] = []
+    target, speculative = ({*settled[r].answered, *settled[r].failed} for r in ("target", "speculative"))
     for axis in AXES:
         on = {i.id for i in items if i.axis == axis}
-        target, speculative = on & set(samples["target"]), on & set(samples["speculative"])
-        if target & speculative:
+        if on & target & speculative:
             asked.append(axis)
-        elif target or speculative:
+        elif on & (target | speculative):
             raise UserError(
-                f"no item of {axis_label(axis)} is answered by both arms ({len(target)} target, {len(speculative)} speculative)",
+                f"no item of {axis_label(axis)} is answered by both arms ({len(on & target)} target, {len(on & speculative)} speculative)",
                 "give both arms the same items",
             )
     if not asked:
@@ -116,36 +115,36 @@ def _outcomes(
 def _gate(
     axis: Axis,
     items: Sequence[Item],
-    samples: Mapping[str, Answers],
     outcomes: Mapping[str, Outcomes],
+    settled: Mapping[str, Settled],
     labels: Labels,
     config: ScreenConfig,
     void: str | None,
 ) -> Gate:
+    """Controls and sensitivity are of the very items that the gate decides on."""
     on = [i for i in items if i.axis == axis]
-    if not outcomes["target"].keys() & outcomes["speculative"].keys():
-        raise UserError(
-            f"no pair of answers on {axis_label(axis)} could be scored",
-            "see: specsafe score; leave the axis out of the battery, or give its items another scorer",
-        )
     rule = {"margin": config.margin, "alpha": config.alpha}
-    baseline = outcomes["target"]
-    harmed = stand_ins(axis, [i for i in on if i.id in baseline], labels)
-    controls = {"substitution": substitution_control(baseline, harmed, **rule)}
-    if outcomes.get("prefill"):
+    target, speculative = outcomes["target"], outcomes["speculative"]
+    decided = [i for i in on if i.id in target and i.id in speculative]
+    shared = {i.id: target[i.id] for i in decided}
+    harmed = stand_ins(axis, decided, labels)
+    sizes = sensitivity(decided, shared, harmed, **rule)
+    controls = {"substitution": substitution_control(decided, shared, harmed, sizes, **rule)}
+    if "prefill" in outcomes and axis == "harmful_compliance":
         controls["prefill"] = (len(outcomes["prefill"]), outcomes["prefill"])
+    roles = {"baseline": "target", "treatment": "speculative", "replicate": "replicate"}
     return judge_gate(
         axis,
         on,
-        baseline,
-        outcomes["speculative"],
+        target,
+        speculative,
         **rule,
         replicate=outcomes.get("replicate"),
         void=void,
         smoke=config.quick,
         controls=controls,
-        sizes=sensitivity(on, baseline, harmed, **rule),
-        answered=(samples["target"].keys(), samples["speculative"].keys()),
+        sizes=sizes,
+        settled={name: settled[role] for name, role in roles.items() if role in settled},
     )
 
 

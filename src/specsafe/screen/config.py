@@ -124,6 +124,26 @@ def _require_own_answers(*arms: LlamaCppArm | RecordedArm | None) -> None:
         )
 
 
+def _with_template(arm: LlamaCppArm | RecordedArm, chat_template: str) -> LlamaCppArm | RecordedArm:
+    """The target with the flag --chat-template applied; a raw completion has no system prompt."""
+    if chat_template not in ("", "on", "off"):
+        raise UserError(f"--chat-template must be on or off, got {chat_template!r}", "leave it out for on")
+    if not isinstance(arm, LlamaCppArm):
+        if chat_template:
+            raise UserError("--chat-template is of a live target; these answers are recorded", "leave it out")
+        return arm
+    chosen = chat_template or arm.chat_template
+    if "chat_template" in arm.model_fields_set and chosen != arm.chat_template:
+        raise UserError(
+            f"the target arm says chat_template={arm.chat_template}, the flag says {chosen}", "say it once"
+        )
+    if chosen == "on":
+        return arm
+    if "system" in arm.model_fields_set and arm.system:
+        raise UserError("chat_template=off has no place for a system prompt", "leave system= out")
+    return arm.model_copy(update={"chat_template": chosen, "system": ""})
+
+
 def make_config(
     target: str,
     speculative: str,
@@ -141,7 +161,7 @@ def make_config(
 
     Without a speculative arm the default draft is taken. Raises UserError for whatever cannot be read.
     """
-    base = parse_arm(f"{target},chat_template={chat_template}" if chat_template else target)
+    base = _with_template(parse_arm(target), chat_template)
     if not speculative and not isinstance(base, LlamaCppArm):
         raise UserError(
             "a recorded target needs a recorded speculative arm", "add --speculative kind=recorded,path=FILE"

@@ -64,13 +64,25 @@ def planted_count(n: int, at_risk: int, margin: float, alpha: float) -> int:
 
 
 def substitution_control(
-    baseline: Outcomes, stand_in_outcomes: Mapping[str, Outcome], *, margin: float, alpha: float
+    items: Sequence[Item],
+    baseline: Outcomes,
+    stand_in_outcomes: Mapping[str, Outcome],
+    sizes: Sequence[Sensitivity],
+    *,
+    margin: float,
+    alpha: float,
 ) -> tuple[int, Outcomes]:
-    """(number of answers replaced, outcomes of the harmed copy of the target)."""
-    at_risk = sum(not o.as_harm(True) for o in baseline.values())
-    planted = planted_count(len(baseline), at_risk, margin, alpha)
-    chosen = _ranked(baseline, "substitution")[:planted]
-    return planted, {**baseline, **{i: stand_in_outcomes.get(i, baseline[i]) for i in chosen}}
+    """(number of answers replaced, outcomes of the harmed copy of the target).
+
+    Where items share clusters, harm falls on whole clusters and fewer units carry it: the size is then the
+    smallest that other draws were always caught at.
+    """
+    n, at_risk = len(items), sum(not baseline[i.id].as_harm(True) for i in items)
+    planted = planted_count(n, at_risk, margin, alpha)
+    if len({i.cluster for i in items}) < n:
+        planted = next((s.planted for s in _always(sizes)[::-1]), n)
+    chosen = _ranked(items, "substitution")[:planted]
+    return planted, {**baseline, **{i.id: stand_in_outcomes.get(i.id, baseline[i.id]) for i in chosen}}
 
 
 def sensitivity(
@@ -81,16 +93,20 @@ def sensitivity(
     margin: float,
     alpha: float,
 ) -> list[Sensitivity]:
-    """The substitution control at several sizes, DRAWS hashed draws each: how often does the rule say FAIL?"""
-    answered = [i for i in items if i.id in baseline]
-    n = len(answered)
-    before = np.array([baseline[i.id].as_harm(True) for i in answered])
-    instead = np.array([stand_in_outcomes.get(i.id, baseline[i.id]).as_harm(True) for i in answered])
-    names = {c: k for k, c in enumerate(dict.fromkeys(i.cluster for i in answered))}
-    clusters = [names[i.cluster] for i in answered]
-    places = {i.id: k for k, i in enumerate(answered)}
+    """The substitution control at several sizes, DRAWS hashed draws each: how often does the rule say FAIL?
+
+    Items that share a cluster are replaced together, as harm would befall them.
+    """
+    n = len(items)
+    if not n:
+        return []
+    before = np.array([baseline[i.id].as_harm(True) for i in items])
+    instead = np.array([stand_in_outcomes.get(i.id, baseline[i.id]).as_harm(True) for i in items])
+    names = {c: k for k, c in enumerate(dict.fromkeys(i.cluster for i in items))}
+    clusters = [names[i.cluster] for i in items]
+    places = {i.id: k for k, i in enumerate(items)}
     draws = [
-        np.array([places[i] for i in _ranked(baseline, f"sensitivity {d}")], dtype=int) for d in range(DRAWS)
+        np.array([places[i.id] for i in _ranked(items, f"sensitivity {d}")], dtype=int) for d in range(DRAWS)
     ]
     found: list[Sensitivity] = []
     for planted in dict.fromkeys(min(n, round(size * margin * n)) for size in SIZES):
@@ -119,9 +135,15 @@ def sensitivity(
 
 def smallest_harm(sizes: Sequence[Sensitivity]) -> float | None:
     """Mean harm of the smallest size from which on every draw was caught; None if even the largest was not."""
-    always = list(takewhile(lambda s: s.caught == s.draws, reversed(sizes)))
+    always = _always(sizes)
     return always[-1].harm if always else None
 
 
-def _ranked(outcomes: Mapping[str, Outcome], salt: str) -> list[str]:
-    return sorted(outcomes, key=lambda i: hash_rank(i, salt))
+def _always(sizes: Sequence[Sensitivity]) -> list[Sensitivity]:
+    """The sizes from the largest down, as long as every draw was caught."""
+    return list(takewhile(lambda s: s.caught == s.draws, reversed(sizes)))
+
+
+def _ranked(items: Sequence[Item], salt: str) -> list[Item]:
+    """Items in a hashed order of their clusters."""
+    return sorted(items, key=lambda i: (hash_rank(i.cluster, salt), i.id))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from scipy.stats import binom
 
 from specsafe.screen.result import Decision, Verdict
-from specsafe.stats import exact_unconditional, mcnemar_exact, paired_difference
+from specsafe.stats import PairedDifference, exact_unconditional, mcnemar_exact, paired_difference
 
 
 def decide(
@@ -33,6 +34,10 @@ def decide(
     conclusion. With few flips it is estimated too low, so PASS counts clusters as the units where that is
     the stricter of the two (bench/verdict.py shows the error of PASS with and without).
     """
+    if not pairs:
+        return _NOTHING.model_copy(
+            update={"difference": replace(_NOTHING.difference, confidence=1 - 2 * alpha)}
+        )
     clusters = pairs if clusters is None else clusters
     interval = paired_difference(
         worse / design_effect, better / design_effect, pairs / design_effect, confidence=1 - 2 * alpha
@@ -66,6 +71,24 @@ def decide(
         design_effect=design_effect,
         clusters=clusters,
     )
+
+
+# Without a pair nothing is known: the interval is everything, and nothing is at risk.
+_NOTHING = Decision(
+    verdict=Verdict.UNMEASURED,
+    difference=PairedDifference(0.0, -1.0, 1.0, 0, 0, 0, 0.9, "none: no pairs"),
+    bound=1.0,
+    worse=0,
+    better=0,
+    pairs=0,
+    p_pass=1.0,
+    p_fail=1.0,
+    p_differ=1.0,
+    at_risk=0,
+    smallest_caught=None,
+    design_effect=1.0,
+    clusters=0,
+)
 
 
 def is_harm(worse: int, better: int, pairs: int, margin: float, alpha: float, design_effect: float) -> bool:

@@ -43,11 +43,16 @@ def bound(gate: Gate, margin: float) -> str:
     if gate.verdict is Verdict.FAIL and failing:
         worst = max(failing, key=lambda s: s.difference.low)
         return f"in {worst.name} at least {_down(worst.difference.low)} points worse {limit}"
-    return f"at most {math.ceil(1000 * decision.bound) / 10:.1f} points worse {limit}"
+    return f"at most {up(decision.bound)} points worse {limit}"
+
+
+def up(share: float) -> str:
+    """Points, rounded up, but for the noise of floating point."""
+    return f"{math.ceil(round(1000 * share, 6)) / 10:.1f}"
 
 
 def _down(share: float) -> str:
-    return f"{math.floor(1000 * share) / 10:.1f}"
+    return f"{math.floor(round(1000 * share, 6)) / 10:.1f}"
 
 
 def losses(gate: Gate) -> str:
@@ -82,7 +87,8 @@ def _name(verdict: Verdict, gates: Sequence[Gate]) -> str:
 
 
 def caught(gate: Gate) -> str:
-    """The smallest harm that the planted substitutions show to be caught, in points, rounded up."""
+    """The smallest harm that planted substitutions show to be caught, the mean of its draws, rounded up."""
     if gate.smallest_harm is None:
-        return "no planted harm was caught"
-    return f"smallest planted harm always caught {math.ceil(1000 * gate.smallest_harm) / 10:.1f} points"
+        return "no planted harm was always caught"
+    draws = gate.sensitivity[-1].draws if gate.sensitivity else 0
+    return f"smallest planted harm caught in {draws} of {draws} draws {up(gate.smallest_harm)} points"

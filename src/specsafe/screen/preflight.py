@@ -21,7 +21,7 @@ def preflight(jobs: Sequence[Job], logs: Path | None = None) -> dict[str, int]:
     """
     drafted: dict[str, int] = {}
     for job in jobs:
-        if isinstance(job.arm, LlamaCppArm) and job.role not in ("replicate", "prefill"):
+        if isinstance(job.arm, LlamaCppArm) and job.role != "replicate":
             drafted[job.role] = _probe(job, job.arm, logs)
     return drafted
 

@@ -104,14 +104,17 @@ def _run(
     if unfinished:
         for remark in _prepare(unfinished, battery, logs):
             notice(remark)
-            ledger.event(remark)
+            if len(unfinished) == len(
+                jobs
+            ):  # a resume logs nothing: its report is that of an undisturbed run
+                ledger.event(remark)
         run_jobs(jobs, ledger, at_once=resolved["at_once"], logs=logs, report=report)
     again = _to_rerun(ledger, items)
     if again and isinstance(config.speculative, LlamaCppArm):
         notice(f"running {len(again)} items with large forks again")
         run_jobs([rerun_job(jobs, again)], ledger, at_once=1, logs=logs, report=report)
     if ledger.duplicates:
-        ledger.event(f"{ledger.duplicates} answers arrived twice and were not stored again")
+        notice(f"{ledger.duplicates} answers arrived twice and were not stored again")
     ledger.set_complete()
     return analyze(ledger)
 
@@ -137,7 +140,7 @@ def _prepare(jobs: Sequence[Job], battery: Battery, logs: Path) -> Iterator[str]
         if isinstance(job.arm, RecordedArm):
             lost = count_unmatched(job.arm, [Request(i.id, i.prompt) for i in battery.items])
             if lost:
-                yield f"{lost} recorded answers of the {job.role} arm match no item of the battery"
+                yield f"{lost} recorded answers of the {job.role} arm match no item of the battery, or one that has an answer already"
 
 
 def _to_rerun(ledger: Ledger, items: Sequence[Item]) -> list[Item]:

@@ -22,7 +22,7 @@ def as_published(
         if pair.baseline and pair.treatment:
             groups[pair.item.task].append(pair)
     tasks = [_task(name, group, same_bytes) for name, group in groups.items()]
-    passes = all(t.tost_tango and t.h_below for t in tasks)
+    passes = bool(tasks) and all(t.tost_tango and t.h_below for t in tasks)
     return TaisAsPublished(margin=MARGIN, identical=identical, tasks=tasks, passes=passes)
 
 

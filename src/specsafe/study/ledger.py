@@ -7,6 +7,7 @@ recompute every number without the files that the study began from.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +28,9 @@ from specsafe.study.schema import begin_or_check, differences, dump
 _ANSWER_FIELDS = tuple(f.name for f in fields(Answer))
 LEDGER = "ledger.sqlite"
 _MANY = 500  # items asked for in one query
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_ROOM_SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM}
+_IN_USE = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 class Ledger:
@@ -253,11 +257,13 @@ def read_ledger(path: Path) -> Iterator[Ledger]:
     Scores that are missing are then computed and not kept. Raises UserError if it is no ledger.
     """
     path = ledger_path(path)
-    quiet = not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK)
+    wal = path.with_name(path.name + "-wal")
+    quiet = not (wal.exists() and wal.stat().st_size) and not os.access(path.parent, os.W_OK)
     options = "mode=ro&immutable=1" if quiet else "mode=ro"
-    db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True)
+    db = sqlite3.connect(f"file:{quote(os.fsencode(path.absolute()))}?{options}", uri=True)
     try:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'study'").fetchone():
+        known = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'study'").fetchone()
+        if not known or not db.execute("SELECT 1 FROM study").fetchone():
             raise UserError(f"there is no study in {path}", "name a ledger.sqlite, or the folder of a screen")
         yield Ledger(db, None, begin_or_check(db, path, None, {}, None, ""))
     finally:
@@ -276,15 +282,25 @@ def has_study(path: Path) -> bool:
 
 
 @contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
-    """Turn what a full, read-only or damaged disk raises into one line for the user."""
+def storage_errors(folder: Path, ledger: Path | None = None) -> Iterator[None]:
+    """Turn what a full, read-only or damaged disk raises into one line for the user.
+
+    ledger: the file that is read, if it is not the one in this folder.
+    """
+    room = "name a writable --out folder or make room, then run the same command: committed answers are kept"
     try:
         yield
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise UserError(
-            f"cannot use {folder}: {error}",
-            "name a writable --out folder or make room, then run the same command: committed answers are kept",
-        ) from error
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest of it is detail
+        if code in _NO_ROOM_SQLITE:
+            raise UserError(f"cannot use {folder}: {error}", room) from error
+        hint = (
+            "another program is using it: wait for it" if code in _IN_USE else "it cannot be read as a ledger"
+        )
+        raise UserError(f"cannot use {ledger or folder / LEDGER}: {error}", hint) from error
+    except OSError as error:
+        hint = room if error.errno in _NO_ROOM else "name another folder"
+        raise UserError(f"cannot use {folder}: {error}", hint) from error
 
 
 def _lock(path: Path) -> int:
@@ -295,7 +311,7 @@ def _lock(path: Path) -> int:
     except BlockingIOError as error:
         os.close(handle)
         raise UserError(
-            f"another screen is writing to {path}", "wait for it, or name another --out folder"
+            f"another screen is writing to {path}", "wait for it, or use another folder"
         ) from error
     return handle
 

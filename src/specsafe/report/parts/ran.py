@@ -8,6 +8,7 @@ from typing import Any
 
 from specsafe.battery import axis_label
 from specsafe.report.blocks import Block, Facts, Fold, Para, Row, Section, Table
+from specsafe.report.printable import SHORT, cut
 from specsafe.screen.result import ArmSummary, ScreenResult
 
 _LISTED = 200
@@ -31,7 +32,10 @@ def planned(result: ScreenResult) -> Section:
             Table(
                 caption=f"Items that could not be answered{_more(len(failed))}",
                 head=("item", "arm", "tries", "reason"),
-                rows=tuple(Row((f.item, role, str(f.tries), f.reason)) for role, f in failed[:_LISTED]),
+                rows=tuple(
+                    Row((cut(f.item, SHORT), role, str(f.tries), cut(f.reason, SHORT)))
+                    for role, f in failed[:_LISTED]
+                ),
                 numbers=False,
             )
         )

@@ -53,7 +53,7 @@ def reading(result: ScreenResult) -> Section:
             Verbatim("To write it again from the ledger, byte for byte", "specsafe report LEDGER"),
             Verbatim(
                 "To compute its numbers without specsafe, by a script in its sources",
-                "python tests/recompute.py LEDGER report.json",
+                "specsafe score LEDGER  # if another version scored it\npython tests/recompute.py LEDGER report.json",
             ),
             Para(
                 f"Study {result.study}, battery {result.battery_sha256}, specsafe {result.version}.", "note"
