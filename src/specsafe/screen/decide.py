@@ -91,6 +91,7 @@ _NOTHING = Decision(
 )
 
 
+@lru_cache(maxsize=65536)
 def is_harm(worse: int, better: int, pairs: int, margin: float, alpha: float, design_effect: float) -> bool:
     """The rule for FAIL alone: Tango's lower bound and the exact test both say beyond the margin."""
     low = paired_difference(
