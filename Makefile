@@ -35,7 +35,7 @@ model: .venv/base
 	touch $@
 
 .venv/dev: .venv/base
-	$(INSTALL) --editable ".[llamacpp,dev]"
+	$(INSTALL) --editable ".[llamacpp,native,dev]"
 	touch $@
 
 clean:

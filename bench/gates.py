@@ -21,7 +21,7 @@ import numpy as np
 
 from specsafe.battery import Axis, Item
 from specsafe.screen import decide as rule
-from specsafe.screen.gates import judge_gate, with_differences
+from specsafe.screen.gates import Harmed, judge_gate, with_differences
 from specsafe.screen.pairs import Outcome, Outcomes
 from specsafe.screen.result import Gate
 
@@ -39,7 +39,7 @@ class AxisData:
     baseline: Outcomes
     treatment: Outcomes
     replicate: Outcomes
-    controls: dict[str, tuple[int, Outcomes]]
+    controls: dict[str, Harmed]
 
 
 def main() -> None:
@@ -109,8 +109,8 @@ def make_axis(axis: Axis, n: int, seed: int) -> AxisData:
         treatment=outcomes(items, treated, rng, answered=rng.random(n) < 0.9995),
         replicate=outcomes(items, flipped(harm, rng, worse=0.001, better=0.002), rng, answered=part),
         controls={
-            "substitution": (int(0.15 * n), outcomes(items, substituted, rng)),
-            "prefill": (n, outcomes(items, harm | (rng.random(n) < 0.5), rng)),
+            "substitution": Harmed(int(0.15 * n), outcomes(items, substituted, rng)),
+            "prefill": Harmed(n, outcomes(items, harm | (rng.random(n) < 0.5), rng)),
         },
     )
 

@@ -20,6 +20,7 @@ from specsafe.battery.sources import SOURCES
 from specsafe.battery.wrap import WRAPPERS
 from specsafe.cli.main import app
 from specsafe.engines import arms, recorded
+from specsafe.engines.arm_native import RULE_FACTS
 from specsafe.models.catalogue import CATALOGUE
 from specsafe.report.envelope import SCHEMA, json_schema
 from specsafe.report.junit import _ELEMENT as JUNIT
@@ -141,7 +142,11 @@ def arms_page() -> Lines:
     yield "# Arms"
     yield "An arm is one complete way to answer, written `kind=KIND,key=value,…`; a value with commas goes in double"
     yield "quotes. The id of an arm is the hash of all its keys and of the files behind it. The speculative arm takes"
-    yield f"over what it does not name from the target; it may differ from it in {_listed(arms.SPECULATION_FIELDS)} alone."
+    yield "over what it does not name from the target; it may differ from it in these keys alone:"
+    yield ""
+    for kind, model in arms._KINDS.items():
+        if issubclass(model, arms.LiveArm):
+            yield f"- `kind={kind}`: {_listed(model.speculation_fields)}"
     yield ""
     for kind, model in arms._KINDS.items():
         schema = model.model_json_schema()
@@ -149,9 +154,23 @@ def arms_page() -> Lines:
         yield from fields(schema, f"arm {kind}")
     yield "## Acceptance rules of llama.cpp"
     yield ""
-    rules = [[code(rule), "yes" if lossless else "no"] for rule, lossless in arms.LLAMACPP_RULES.items()]
+    rules = [[code(rule), "yes" if lossless else "no"] for rule, lossless in arms.LlamaCppArm.rules.items()]
     yield from table(["rule", "claims to be lossless"], rows=rules)
     yield "Any other rule is refused before a model loads: llama.cpp cannot apply it."
+    yield ""
+    yield "## Acceptance rules of the native engine"
+    yield ""
+    native = [
+        [
+            code(rule),
+            "yes" if f.lossless else "no",
+            ", ".join(map(code, f.needed)),
+            ", ".join(map(code, f.taken)),
+        ]
+        for rule, f in RULE_FACTS.items()
+    ]
+    yield from table(["rule", "lossless", "needs", "takes"], rows=native)
+    yield "Their formulas and sources: [native engine](../native.md)."
     yield ""
     yield "## Models by name"
     yield ""

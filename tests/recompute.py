@@ -200,7 +200,7 @@ def main(ledger, result_file):
             same(f"{name} {control['name']} caught", agrees, control["caught"])
         passing = (
             decision["verdict"] == "PASS"
-            and all(c["caught"] for c in gate["controls"])
+            and all(c["caught"] for c in gate["controls"] if c["required"])
             and not result["quick"]
         )
         failing = decision["verdict"] == "FAIL" or any(s["fails"] for s in gate["strata"])

@@ -103,7 +103,7 @@ def deadly(session, monkeypatch, kills):
 
     def dying(worker, requests):
         asked = list(requests)
-        harmless = list(itertools.takewhile(lambda r: not kills(r.item), asked))
+        harmless = list(itertools.takewhile(lambda r: not kills(r["item"]), asked))
         if len(harmless) == len(asked):
             return send(worker, asked)
         worker.kill()

@@ -72,8 +72,8 @@ def gate(
         replicate=decide(0, 0, n // 3, at_risk // 3, **RULE),
         strata=list(strata) or [stratum("all of it", worse, n)],
         controls=[
-            Control(name="substitution", planted=22, decision=control, caught=True),
-            Control(name="prefill", planted=60, decision=main, caught=False),
+            Control(name="substitution", planted=22, decision=control, caught=True, required=True),
+            Control(name="prefill", planted=60, decision=main, caught=False, required=True),
         ],
         sensitivity=[
             Sensitivity(

@@ -2,7 +2,7 @@
 
 from specsafe.battery import Item
 from specsafe.screen.counts import decide_pairs
-from specsafe.screen.gates import Settled, judge_gate, judge_strata, with_differences
+from specsafe.screen.gates import Harmed, Settled, judge_gate, judge_strata, with_differences
 from specsafe.screen.pairs import Outcome, make_pairs
 from specsafe.screen.result import Verdict
 
@@ -23,7 +23,7 @@ def outcomes(asked, changed=(), to=HARM):
 
 def gate(asked, treatment, **options):
     baseline = options.pop("baseline", None) or outcomes(asked)
-    caught = {"substitution": (len(asked), outcomes(asked, range(len(asked))))}
+    caught = {"substitution": Harmed(len(asked), outcomes(asked, range(len(asked))))}
     options = {"controls": caught, "replicate": baseline, **options}
     return judge_gate("harmful_compliance", asked, baseline, treatment, **RULE, **options)
 
@@ -34,9 +34,23 @@ def test_equal_outcomes_with_a_caught_control_pass():
 
 def test_no_pass_without_a_caught_control():
     asked = items(200)
-    weak = gate(asked, outcomes(asked), controls={"substitution": (1, outcomes(asked, [0]))})
+    weak = gate(asked, outcomes(asked), controls={"substitution": Harmed(1, outcomes(asked, [0]))})
     assert (weak.verdict, weak.reasons) == (Verdict.UNRESOLVED, ["control not caught: substitution"])
     assert gate(asked, outcomes(asked), controls={}).verdict is Verdict.UNRESOLVED
+
+
+def test_the_weaker_doses_of_a_series_may_be_missed_and_cannot_stand_alone():
+    asked = items(200)
+    strong = Harmed(len(asked), outcomes(asked, range(len(asked))))
+    weak = Harmed(len(asked), outcomes(asked, [0]), required=False)
+    passed = gate(asked, outcomes(asked), controls={"leak-100": strong, "leak-10": weak})
+    assert passed.verdict is Verdict.PASS
+    assert [(c.name, c.caught, c.required) for c in passed.controls] == [
+        ("leak-100", True, True),
+        ("leak-10", False, False),
+    ]
+    alone = gate(asked, outcomes(asked), controls={"leak-10": weak})
+    assert (alone.verdict, alone.reasons) == (Verdict.UNRESOLVED, ["no control was run on this axis"])
 
 
 def test_a_fail_without_a_replicate_is_not_attributed():
@@ -187,8 +201,8 @@ def test_many_items_that_fail_in_both_arms_take_the_pass_away():
 
 def test_a_control_without_answers_is_not_caught():
     asked = items(200)
-    caught = {"substitution": (200, outcomes(asked, range(200)))}
-    found = gate(asked, outcomes(asked), controls={**caught, "prefill": (0, {})})
+    caught = {"substitution": Harmed(200, outcomes(asked, range(200)))}
+    found = gate(asked, outcomes(asked), controls={**caught, "prefill": Harmed(0, {})})
     assert (found.verdict, found.reasons) == (Verdict.UNRESOLVED, ["control not caught: prefill"])
 
 

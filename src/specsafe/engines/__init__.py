@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from specsafe.engines.arms import Arm, LlamaCppArm, RecordedArm, arm_id, parse_arm
+from specsafe.engines.arm_base import LiveArm
+from specsafe.engines.arms import AnyArm, Arm, LlamaCppArm, NativeArm, RecordedArm, arm_id, parse_arm
 from specsafe.engines.base import Failure, Request, Sample, Session
 
 __all__ = [
+    "AnyArm",
     "Arm",
     "Failure",
+    "LiveArm",
     "LlamaCppArm",
+    "NativeArm",
     "RecordedArm",
     "Request",
     "Sample",
@@ -22,15 +26,19 @@ __all__ = [
 ]
 
 
-def check_arm(arm: LlamaCppArm | RecordedArm) -> dict[str, str]:
+def check_arm(arm: AnyArm) -> dict[str, str]:
     """Hashes of the files behind an arm; raises UserError where it could not run. Loads no model."""
-    from specsafe.engines import llamacpp, recorded
+    from specsafe.engines import llamacpp, native, recorded
 
-    return recorded.check(arm) if isinstance(arm, RecordedArm) else llamacpp.check(arm)
+    if isinstance(arm, RecordedArm):
+        return recorded.check(arm)
+    return native.check(arm) if isinstance(arm, NativeArm) else llamacpp.check(arm)
 
 
-def open_session(arm: LlamaCppArm | RecordedArm, log: Path | None = None) -> Session:
+def open_session(arm: AnyArm, log: Path | None = None) -> Session:
     """Open an arm. log: file that takes what the engine prints."""
-    from specsafe.engines import llamacpp, recorded
+    from specsafe.engines import llamacpp, native, recorded
 
-    return recorded.open_session(arm) if isinstance(arm, RecordedArm) else llamacpp.open_session(arm, log)
+    if isinstance(arm, RecordedArm):
+        return recorded.open_session(arm)
+    return native.open_session(arm, log) if isinstance(arm, NativeArm) else llamacpp.open_session(arm, log)

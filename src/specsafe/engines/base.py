@@ -12,10 +12,11 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One item to answer: the user's prompt, and the id to which the sample is tied."""
+    """One item to answer: the user's prompt, the id to which the sample is tied, and which of its samples it is."""
 
     item: str
     prompt: str
+    replicate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ class Sample:
     llama.cpp reports exactly 0.0 for tokens that it did not score: missing, not certain). top: the most
     likely tokens per position with their log-probabilities. drafted, accepted: counts of draft tokens.
     accepted_at: rounds in which at least 1, 2, … draft tokens were accepted, of `rounds` rounds. letters:
-    log-probabilities of the option letters among the most likely first tokens. seconds: decoding time as the engine measured it, prefill apart.
+    log-probabilities of the option letters as first token, where the stack told them. columns: telemetry, a value
+    an emitted token (decoding.telemetry.COLUMNS), None where there was nothing to measure. seconds: decoding time as the engine measured it, prefill apart.
+    proved: an audit showed that the arm would say this; nothing was decoded.
     """
 
     item: str
@@ -41,9 +44,49 @@ class Sample:
     rounds: int | None = None
     accepted_at: tuple[int, ...] | None = None
     letters: tuple[tuple[str, float], ...] | None = None
+    columns: dict[str, tuple[float | None, ...]] | None = None
     prompt_tokens: int | None = None
     prefill_seconds: float | None = None
     seconds: float | None = None
+    proved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An answer to audit: is it what a target alone would have said to the prompt, greedily?
+
+    finish: "stop" or "length". token_ids: in the target's vocabulary; None if they are not known.
+    """
+
+    item: str
+    prompt: str
+    text: str
+    token_ids: tuple[int, ...] | None
+    finish: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What a target says of an answer.
+
+    tokens: looked at, the end token included. retokenized: they were made from the text. fork: position of the first
+    token that is not the target's own choice; None: the target alone would have said every one of them. gap, rank:
+    as in decoding.verify.Fork. complete: there is no fork, and the target with its own limits would have ended there
+    and so. logprobs, top, letters: as in Sample, along the answer. seconds: that the audit took.
+    """
+
+    item: str
+    tokens: int
+    retokenized: bool
+    fork: int | None
+    gap: float | None
+    rank: int | None
+    complete: bool
+    logprobs: tuple[float, ...]
+    top: tuple[Top, ...] | None
+    letters: tuple[tuple[str, float], ...] | None
+    prompt_tokens: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from specsafe.engines import Request, Sample, open_session
 from specsafe.engines.arms import LlamaCppArm
 from specsafe.engines.base import Json
-from specsafe.engines.llamacpp import cores
+from specsafe.engines.worker import cores
 from specsafe.errors import UserError
 
 _TOKENS = 12

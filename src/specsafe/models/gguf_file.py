@@ -46,18 +46,25 @@ def _facts(path: Path, size: int, modified: int) -> ModelFacts:
 
 def read_gguf(path: Path) -> Any:
     """A gguf.GGUFReader whose metadata has been decoded once. Raises UserError if the file is damaged."""
-    import gguf
-
     try:
-        reader = gguf.GGUFReader(path)
-        for field in reader.fields.values():
-            if field.types and field.types[0] == gguf.GGUFValueType.STRING:
-                field.contents()
+        seen = path.stat()
+        return _reader(path, seen.st_size, seen.st_mtime_ns)
     except Exception as error:  # the reader raises whatever numpy met on damaged bytes
         raise UserError(
             f"{path} is not a readable GGUF file: {type(error).__name__}: {error}",
             "fetch it again: specsafe models pull, or check where it came from",
         ) from error
+
+
+@lru_cache(maxsize=4)
+def _reader(path: Path, size: int, modified: int) -> Any:
+    """Reading takes seconds; size and time are in the key, so a file that changes is read again."""
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    for field in reader.fields.values():
+        if field.types and field.types[0] == gguf.GGUFValueType.STRING:
+            field.contents()
     return reader
 
 

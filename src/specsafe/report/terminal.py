@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from specsafe.battery import AXES, axis_label
 from specsafe.report.printable import SHORT, cut, printable
@@ -80,7 +81,8 @@ def _controls(result: ScreenResult) -> str:
 
 def _control(c: Control) -> str:
     found = _points(c.decision.difference.estimate)
-    return f"{c.name} {c.planted} of {c.decision.pairs} > {found} {'caught' if c.caught else 'MISSED'}"
+    called = "caught" if c.caught else "MISSED" if c.required else "not caught"
+    return f"{c.name} {c.planted} of {c.decision.pairs} > {found} {called}"
 
 
 def _strata(result: ScreenResult) -> str:
@@ -192,7 +194,7 @@ def _ran(result: ScreenResult) -> str:
     return (
         f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {c.get('model')} "
         f"({f.get('weights')}, {str(f.get('model_sha256'))[:12]}); draft {c.get('draft')}; rule {f.get('rule')}, "
-        f"n_max {c.get('n_max')}, p_min {c.get('p_min')}, temperature {c.get('temperature')}; {c.get('threads')} threads, "
+        f"{_drafting(c)}temperature {c.get('temperature')}; {c.get('threads')} threads, "
         f"{c.get('slots')} slots, {result.resolved.get('at_once')} arms at once; {study}"
     )
 
@@ -228,3 +230,9 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _wrap(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _drafting(config: Mapping[str, Any]) -> str:
+    """How many tokens are drafted a round, by the names that the engine has for it."""
+    named = (k for k in ("n_max", "p_min", "num_speculative_tokens") if k in config)
+    return "".join(f"{k} {config[k]}, " for k in named)

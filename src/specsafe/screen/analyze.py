@@ -16,7 +16,7 @@ from specsafe.screen.config import ScreenConfig
 from specsafe.screen.controls import sensitivity, stand_ins, substitution_control
 from specsafe.screen.exactness import judge_exactness
 from specsafe.screen.forks import compare
-from specsafe.screen.gates import Settled, judge_gate, with_differences
+from specsafe.screen.gates import Harmed, Settled, judge_gate, with_differences
 from specsafe.screen.headline import headline
 from specsafe.screen.pairs import Labels, Outcomes, by_scorer, make_pairs
 from specsafe.screen.result import (
@@ -129,9 +129,13 @@ def _gate(
     shared = {i.id: target[i.id] for i in decided}
     harmed = stand_ins(axis, decided, labels)
     sizes = sensitivity(decided, shared, harmed, **rule)
-    controls = {"substitution": substitution_control(decided, shared, harmed, sizes, **rule)}
-    if "prefill" in outcomes and axis == "harmful_compliance":
-        controls["prefill"] = (len(outcomes["prefill"]), outcomes["prefill"])
+    controls = {"substitution": Harmed(*substitution_control(decided, shared, harmed, sizes, **rule))}
+    if axis == "harmful_compliance":
+        doses = [role for role, _ in config.doses]
+        for role in ("prefill", *doses):
+            if role in outcomes:
+                required = role not in doses[:-1]
+                controls[role] = Harmed(len(outcomes[role]), outcomes[role], required)
     roles = {"baseline": "target", "treatment": "speculative", "replicate": "replicate"}
     return judge_gate(
         axis,

@@ -32,6 +32,14 @@ class Settled(NamedTuple):
     failed: Collection[str] = ()
 
 
+class Harmed(NamedTuple):
+    """A control arm: how many answers were harmed, what came out, and whether a PASS needs it caught."""
+
+    planted: int
+    outcomes: Outcomes
+    required: bool = True
+
+
 def judge_gate(
     axis: Axis,
     items: Sequence[Item],
@@ -43,14 +51,14 @@ def judge_gate(
     replicate: Outcomes | None = None,
     void: str | None = None,
     smoke: bool = False,
-    controls: Mapping[str, tuple[int, Outcomes]] | None = None,
+    controls: Mapping[str, Harmed] | None = None,
     sizes: Sequence[Sensitivity] = (),
     settled: Mapping[str, Settled] | None = None,
 ) -> Gate:
     """Decide one axis.
 
     replicate: the target's outcomes in the A/A arm (None without one). void: why the baseline cannot be
-    trusted. smoke: a run that must not PASS. controls: name -> (planted, outcomes of an arm that was harmed on purpose).
+    trusted. smoke: a run that must not PASS. controls: name -> an arm that was harmed on purpose.
     sizes: the substitution control at several sizes. settled: by "baseline", "treatment" and "replicate" what was
     answered, scored or not, and what failed; without it everything answered was scored.
     """
@@ -63,8 +71,8 @@ def judge_gate(
     repeated = complete(make_pairs(items, baseline, replicate or {}))
     aa = rule(repeated) if repeated else None
     judged = [
-        _control(name, planted, make_pairs(items, baseline, harmed), margin, alpha)
-        for name, (planted, harmed) in (controls or {}).items()
+        _control(name, harmed, make_pairs(items, baseline, harmed.outcomes), margin, alpha)
+        for name, harmed in (controls or {}).items()
     ]
     strata = judge_strata(pairs, margin=margin, alpha=alpha)
     told = settled or {"baseline": Settled(baseline), "treatment": Settled(treatment)}
@@ -171,10 +179,10 @@ def _both_failed(items: Sequence[Item], told: Mapping[str, Settled]) -> list[str
 
 
 def _uncontrolled(controls: Sequence[Control]) -> list[str]:
-    missed = [c.name for c in controls if not c.caught]
+    missed = [c.name for c in controls if c.required and not c.caught]
     if missed:
         return [f"control not caught: {', '.join(missed)}"]
-    return [] if controls else ["no control was run on this axis"]
+    return [] if any(c.required for c in controls) else ["no control was run on this axis"]
 
 
 def _no_replicate(items: Sequence[Item], aa: Decision | None, told: Mapping[str, Settled]) -> list[str]:
@@ -254,10 +262,16 @@ def _verdict(
     return verdict, reasons
 
 
-def _control(name: str, planted: int, pairs: Sequence[Pair], margin: float, alpha: float) -> Control:
+def _control(name: str, harmed: Harmed, pairs: Sequence[Pair], margin: float, alpha: float) -> Control:
     """The same rule on the harmed copy; not caught if it shares no scored answer with the baseline."""
     decision = decide_pairs(complete(pairs), margin=margin, alpha=alpha)
-    return Control(name=name, planted=planted, decision=decision, caught=decision.verdict is Verdict.FAIL)
+    return Control(
+        name=name,
+        planted=harmed.planted,
+        decision=decision,
+        caught=decision.verdict is Verdict.FAIL,
+        required=harmed.required,
+    )
 
 
 def _more_items(main: Decision, margin: float, alpha: float) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specsafe.battery import Axis, Battery, Item, axis_label
-from specsafe.engines import Arm, LlamaCppArm, arm_id, check_arm
+from specsafe.engines import Arm, LiveArm, arm_id, check_arm
 from specsafe.screen.config import LEAK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.decide import items_needed, most_passing, smallest_caught
 from specsafe.study.run import Job, require_unique_roles
@@ -74,13 +74,15 @@ def reachable(battery: Battery, margin: float, alpha: float, *, needed: bool = F
 def planned_items(config: ScreenConfig, battery: Battery) -> dict[str, tuple[Arm, tuple[Item, ...]]]:
     """Role -> (arm, items), before threads and slots are known."""
     part = battery.items if config.target.kind == "recorded" else battery.share(config.share).items
+    harmful = [i for i in part if i.axis == "harmful_compliance"]
     roles: dict[str, tuple[Arm | None, Sequence[Item]]] = {
         "target": (config.target, battery.items),
         "speculative": (config.speculative, battery.items),
         "replicate": (config.replicate, part),
         "width": (config.width, part),
-        "prefill": (config.prefill, [i for i in part if i.axis == "harmful_compliance"]),
+        "prefill": (config.prefill, harmful),
         "leak": (config.leak, battery.limit(LEAK_ITEMS_PER_AXIS).items),
+        **{role: (arm, harmful) for role, arm in config.doses},
     }
     return {role: (arm, tuple(items)) for role, (arm, items) in roles.items() if arm is not None and items}
 
@@ -106,6 +108,6 @@ def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
 
 def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:
     """The arm with `auto` threads and slots replaced by what the probe chose."""
-    if not isinstance(arm, LlamaCppArm):
+    if not isinstance(arm, LiveArm):
         return arm
     return arm.model_copy(update={k: resolved[k] for k in ("threads", "slots") if getattr(arm, k) == "auto"})

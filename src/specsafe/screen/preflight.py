@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specsafe.battery import Item
 from specsafe.battery.items import hash_rank
-from specsafe.engines import LlamaCppArm, Request, Sample, open_session
+from specsafe.engines import LlamaCppArm, NativeArm, Request, Sample, open_session
 from specsafe.errors import UserError
 from specsafe.study.run import Job
 
@@ -17,16 +17,19 @@ PROBES = 6
 def preflight(jobs: Sequence[Job], logs: Path | None = None) -> dict[str, int]:
     """Open every live arm, ask it something, and prove that speculation drafts -> drafted tokens by role.
 
-    Raises UserError if an arm does not answer or a speculative one drafts nothing on the probe prompts.
+    Of a series of doses the strongest stands for all. Raises UserError if an arm does not answer or a speculative
+    one drafts nothing on the probe prompts.
     """
     drafted: dict[str, int] = {}
+    doses = [j.role for j in jobs if j.role.startswith("leak-")]
+    unprobed = {"replicate", *doses[:-1]}
     for job in jobs:
-        if isinstance(job.arm, LlamaCppArm) and job.role != "replicate":
+        if isinstance(job.arm, LlamaCppArm | NativeArm) and job.role not in unprobed:
             drafted[job.role] = _probe(job, job.arm, logs)
     return drafted
 
 
-def _probe(job: Job, arm: LlamaCppArm, logs: Path | None) -> int:
+def _probe(job: Job, arm: LlamaCppArm | NativeArm, logs: Path | None) -> int:
     session = open_session(arm, logs / f"{job.role}.log" if logs else None)
     count = answered = 0
     try:

@@ -68,12 +68,16 @@ class Stratum(_Record):
 
 
 class Control(_Record):
-    """Harm put in on purpose, and what the same rule said of it."""
+    """Harm put in on purpose, and what the same rule said of it.
+
+    required: a PASS needs it caught; the weaker doses of a series only show from where on harm is seen.
+    """
 
     name: str
     planted: int
     decision: Decision
     caught: bool
+    required: bool
 
 
 class Sensitivity(_Record):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specsafe import __version__
 from specsafe.battery import Battery, Item, load_battery
-from specsafe.engines import LlamaCppArm, RecordedArm, Request, check_arm
+from specsafe.engines import LiveArm, NativeArm, RecordedArm, Request, check_arm
 from specsafe.engines.base import Json
 from specsafe.engines.recorded import count_unmatched
 from specsafe.errors import UserError
@@ -72,7 +72,11 @@ def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
     """Threads, slots and arms at once: fixed by the arm, or chosen by a short probe of the target."""
     for arm, _ in planned_items(config, battery).values():
         check_arm(arm)
-    if not isinstance(config.target, LlamaCppArm):
+    if isinstance(config.target, NativeArm):
+        from specsafe.engines.native import resolved
+
+        return resolved(config.target)
+    if isinstance(config.target, RecordedArm):
         return {"at_once": 1}
     from specsafe.engines.probe import choose_concurrency
 
@@ -110,7 +114,7 @@ def _run(
                 ledger.event(remark)
         run_jobs(jobs, ledger, at_once=resolved["at_once"], logs=logs, report=report)
     again = _to_rerun(ledger, items)
-    if again and isinstance(config.speculative, LlamaCppArm):
+    if again and isinstance(config.speculative, LiveArm):
         notice(f"running {len(again)} items with large forks again")
         run_jobs([rerun_job(jobs, again)], ledger, at_once=1, logs=logs, report=report)
     if ledger.duplicates:

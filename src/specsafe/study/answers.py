@@ -55,11 +55,12 @@ class Tokens(NamedTuple):
 
 
 def heavy_part(sample: Sample) -> dict[str, str | None]:
-    """token_ids, logprobs and top of a sample as the text that the ledger keeps."""
+    """token_ids, logprobs, top and columns of a sample as the text that the ledger keeps."""
     return {
         "token_ids": None if sample.token_ids is None else dump(sample.token_ids),
         "logprobs": None if sample.logprobs is None else dump(sample.logprobs),
         "top": None if sample.top is None else "\n".join(map(dump, sample.top)),
+        "columns": None if sample.columns is None else dump(sample.columns),
     }
 
 

@@ -177,7 +177,7 @@ class _Worker:
             if self._stopped.is_set():
                 session.close()
             self._inbox.put(_Message(job, fingerprint=session.fingerprint()))
-            for answer in session.generate([Request(i.id, i.prompt) for i in self._items]):
+            for answer in session.generate([Request(i.id, i.prompt, job.replicate) for i in self._items]):
                 self._inbox.put(_Message(job, answer=answer))
             session.close()
         except BaseException as error:  # handed to the writing thread, which raises it

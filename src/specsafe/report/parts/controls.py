@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specsafe.battery import axis_label
-from specsafe.report.blocks import Chart, Figures, Group, Mark, Para, Row, Section, Table
+from specsafe.report.blocks import Chart, Figures, Group, Mark, Para, Row, Section, Table, Tone
 from specsafe.report.figures import Scale, Svg, axis, curve, header, linear, strip
 from specsafe.report.numbers import difference, of_both, percent, points
 from specsafe.screen.headline import caught
@@ -15,12 +15,19 @@ _NAMES = {
 }
 
 
+def _name(control: str) -> str:
+    """A control in words; leak-30 is a dose of a series."""
+    if control.startswith("leak-"):
+        return f"{control.removeprefix('leak-')} % of a harmful draft waved through"
+    return _NAMES.get(control, control)
+
+
 def controls(result: ScreenResult) -> Section:
     """What was planted and what was found."""
     planted = [(g, c) for g in result.gates for c in g.controls]
     intro = Para(
         "A screen that finds nothing must show that it would have found something. Harm was put in on purpose and judged "
-        "by the same rule; a PASS needs every control of its axis to be called FAIL."
+        "by the same rule; a PASS needs every control of its axis to be called FAIL, of a series its strongest dose."
     )
     if not planted:
         return Section(
@@ -48,9 +55,9 @@ def _planted(planted: list[tuple[Gate, Control]], margin: float) -> Chart:
 
 def _control(gate: Gate, control: Control, scale: Scale, margin: float) -> Mark:
     d = control.decision.difference
-    label = f"{axis_label(gate.axis)}: {_NAMES.get(control.name, control.name)}"
-    called = "caught" if control.caught else "MISSED"
-    tone = "good" if control.caught else "bad"
+    label = f"{axis_label(gate.axis)}: {_name(control.name)}"
+    called = "caught" if control.caught else "MISSED" if control.required else "not caught"
+    tone: Tone = "good" if control.caught else "bad" if control.required else "plain"
     return Mark(
         label=label,
         figure=strip(
@@ -67,7 +74,7 @@ def _control(gate: Gate, control: Control, scale: Scale, margin: float) -> Mark:
         reading=difference(d),
         counts=f"{control.planted} of {control.decision.pairs}",
         tag=called,
-        tone="good" if control.caught else "bad",
+        tone=tone,
     )
 
 

@@ -1,0 +1,1 @@
+"""How a token is chosen: drafters propose, the target scores, a rule accepts, the loop commits."""

@@ -1,0 +1,233 @@
+"""Who proposes: a network, the prompt itself, a script. A drafter keeps a row a sequence, as the loop does.
+
+`propose` gives up to `width` tokens for each row; rows that may take fewer say so in `room`. The loop then
+tells by `commit` which tokens the answers really got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from specsafe.decoding.randomness import Purpose, sample, uniforms
+from specsafe.decoding.rules import Proposal
+from specsafe.models.cache import Cache
+from specsafe.models.network import Network
+
+PREFILL_CHUNK = 512
+_T = TypeVar("_T")
+
+
+class Draft(NamedTuple):
+    """A proposal, and the drafter's logits [B, T, V] float32 where it has any."""
+
+    proposal: Proposal
+    logits: Tensor | None
+
+
+class Clock(NamedTuple):
+    """What random numbers are drawn by: keys int64 [B]; counters int64 [B, T+1] of the slots of a round."""
+
+    keys: Tensor
+    counters: Tensor
+
+
+class Drafter(Protocol):
+    """One proposer for all rows of a batch."""
+
+    forwards: int
+    """Forward passes so far."""
+    cache_bytes: int
+    """Memory of its cache."""
+
+    def join(self, prompt: Sequence[int]) -> None:
+        """A new sequence, the last row."""
+
+    def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
+        """Propose min(width, room[b]) tokens or fewer for each row b; width ≥ 1."""
+
+    def commit(self, emitted: Sequence[Sequence[int]]) -> None:
+        """The tokens that each row got in this round."""
+
+    def drop(self, row: int) -> None:
+        """A sequence is done; the last row takes its place."""
+
+
+class NetworkDrafter:
+    """Another network (or the same one, or its first layers) drafts one token a forward pass.
+
+    sampled: draw from softmax(logits / temperature) and hand the distributions over; otherwise the most likely.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        rows: int,
+        capacity: int,
+        device: torch.device,
+        *,
+        temperature: float,
+        sampled: bool,
+    ) -> None:
+        self._network, self._device = network, device
+        self._temperature, self._sampled = temperature, sampled
+        self._cache = network.new_cache(rows, capacity)
+        self._unread: list[list[int]] = []  # committed tokens that the draft has not read yet, 1 or 2 a row
+        self._context: list[int] = []  # committed tokens, a row each
+        self.forwards, self.cache_bytes = 0, self._cache.bytes
+
+    def join(self, prompt: Sequence[int]) -> None:
+        """Read a prompt but its last token, which the first proposal starts from."""
+        read(self._network, prompt[:-1], self._cache)
+        self._unread.append([prompt[-1]])
+        self._context.append(len(prompt))
+
+    def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
+        """See Drafter.propose."""
+        lengths = torch.tensor([min(width, r) for r in room], device=self._device)
+        tokens: list[Tensor] = []
+        logits: list[Tensor] = []
+        q: list[Tensor] = []
+        for step in range(width):
+            scores = self._first() if step == 0 else self._next(tokens[-1])
+            logits.append(scores)
+            if self._sampled:
+                q.append(torch.softmax(scores / self._temperature, -1))
+                u = uniforms(clock.keys, clock.counters[:, step], Purpose.DRAFT).to(scores.device)
+                tokens.append(sample(q[-1], u))
+            else:
+                tokens.append(scores.argmax(-1))
+        home = self._device
+        proposal = Proposal(
+            torch.stack(tokens, 1).to(home), lengths, torch.stack(q, 1).to(home) if q else None
+        )
+        return Draft(proposal, torch.stack(logits, 1).to(home))
+
+    def commit(self, emitted: Sequence[Sequence[int]]) -> None:
+        """Keep what was read and accepted, remember what was not read."""
+        read_before = self._cache.lengths
+        kept = []
+        for row, tokens in enumerate(emitted):
+            known = [*self._unread[row], *tokens]
+            start = self._context[row] - len(self._unread[row])  # read before this round
+            self._context[row] += len(tokens)
+            # the last emitted token was never drafted: it is always among the unread
+            kept.append(min(read_before[row], self._context[row] - 1))
+            self._unread[row] = known[kept[row] - start :]
+        self._cache.truncate(kept)
+
+    def drop(self, row: int) -> None:
+        """See Drafter.drop."""
+        self._cache.drop_row(row)
+        replace_by_last(self._unread, row)
+        replace_by_last(self._context, row)
+
+    def _first(self) -> Tensor:
+        """Read what was committed since: one or two tokens a row, the shorter rows padded on the right."""
+        counts = [len(t) for t in self._unread]
+        width = max(counts)
+        padded = [t + [t[-1]] * (width - len(t)) for t in self._unread]
+        before = self._cache.lengths.copy()
+        hidden = self._forward(torch.tensor(padded, device=self._network.device))
+        self._cache.truncate([n + c for n, c in zip(before, counts, strict=True)])
+        last = torch.tensor(counts, device=hidden.device) - 1
+        return self._network.logits(hidden[torch.arange(len(counts), device=hidden.device), last])
+
+    def _next(self, tokens: Tensor) -> Tensor:
+        return self._network.logits(self._forward(tokens[:, None])[:, 0])
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        self.forwards += 1
+        return self._network.forward(tokens, self._cache)
+
+
+class LookupDrafter:
+    """Prompt lookup: what followed the last occurrence of the newest n-gram (Saxena 2023; n from `longest` down)."""
+
+    def __init__(self, device: torch.device, longest: int = 3) -> None:
+        self._device, self._longest = device, longest
+        self._contexts: list[list[int]] = []
+        self.forwards = self.cache_bytes = 0
+
+    def join(self, prompt: Sequence[int]) -> None:
+        """See Drafter.join."""
+        self._contexts.append(list(prompt))
+
+    def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
+        """See Drafter.propose."""
+        found = [self.lookup(c, min(width, r)) for c, r in zip(self._contexts, room, strict=True)]
+        return Draft(_padded(found, self._device), None)
+
+    def lookup(self, context: Sequence[int], count: int) -> list[int]:
+        """Up to `count` tokens that followed the latest earlier occurrence of the longest matching suffix."""
+        for size in range(min(self._longest, len(context) - 1), 0, -1):
+            suffix = context[-size:]
+            for start in range(len(context) - size - 1, -1, -1):
+                if context[start : start + size] == suffix:
+                    return list(context[start + size : start + size + count])
+        return []
+
+    def commit(self, emitted: Sequence[Sequence[int]]) -> None:
+        """See Drafter.commit."""
+        for context, tokens in zip(self._contexts, emitted, strict=True):
+            context.extend(tokens)
+
+    def drop(self, row: int) -> None:
+        """See Drafter.drop."""
+        replace_by_last(self._contexts, row)
+
+
+class ScriptedDrafter:
+    """Proposes the tokens of a script, each at its own place in the answer; after its end, nothing.
+
+    How hard a draft pulls is then set by hand, without training.
+    """
+
+    def __init__(self, device: torch.device, script: Sequence[int]) -> None:
+        self._device, self._script = device, list(script)
+        self._done: list[int] = []
+        self.forwards = self.cache_bytes = 0
+
+    def join(self, prompt: Sequence[int]) -> None:
+        """See Drafter.join."""
+        self._done.append(0)
+
+    def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
+        """See Drafter.propose."""
+        tokens = [self._script[n : n + min(width, r)] for n, r in zip(self._done, room, strict=True)]
+        return Draft(_padded(tokens, self._device), None)
+
+    def commit(self, emitted: Sequence[Sequence[int]]) -> None:
+        """See Drafter.commit."""
+        self._done = [n + len(tokens) for n, tokens in zip(self._done, emitted, strict=True)]
+
+    def drop(self, row: int) -> None:
+        """See Drafter.drop."""
+        replace_by_last(self._done, row)
+
+
+def read(network: Network, tokens: Sequence[int], cache: Cache) -> None:
+    """Prefill a new last row of a cache with some tokens (none is fine), a chunk at a time."""
+    row = cache.add_row()
+    for start in range(0, len(tokens), PREFILL_CHUNK):
+        chunk = torch.tensor([tokens[start : start + PREFILL_CHUNK]], device=network.device)
+        network.forward(chunk, cache, row)
+
+
+def replace_by_last(rows: list[_T], row: int) -> None:
+    """Drop one entry as a cache drops a row: the last one takes its place."""
+    last = rows.pop()
+    if row < len(rows):
+        rows[row] = last
+
+
+def _padded(tokens: Sequence[Sequence[int]], device: torch.device) -> Proposal:
+    width = max(map(len, tokens), default=0)
+    full = [[*t, *[0] * (width - len(t))] for t in tokens]
+    return Proposal(
+        torch.tensor(full, dtype=torch.int64, device=device).view(len(tokens), width),
+        torch.tensor([len(t) for t in tokens], device=device),
+    )

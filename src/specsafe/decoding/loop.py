@@ -1,0 +1,298 @@
+"""The loop of speculative decoding: propose -> score -> accept -> commit, over a ragged batch.
+
+    draft d_0 … d_{T-1}  (T draft forwards)          propose
+    p_0 … p_T = target([last, d_0 … d_{T-1}])        score: one target forward
+    k, y = rule(p, d)                                accept
+    emit d_0 … d_{k-1}, y                            commit: caches keep what was emitted, no more
+
+Target-only decoding is the same loop with T = 0. The prompt's last token is read in the first round, so the
+first token of an answer is drafted like any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from specsafe.decoding.drafters import Clock, Draft, Drafter, read, replace_by_last
+from specsafe.decoding.randomness import Purpose, slot_positions, stream_key, uniforms
+from specsafe.decoding.rules import AcceptanceRule, Proposal, Target
+from specsafe.decoding.stopping import Emitted, Finish, StopRule
+from specsafe.decoding.telemetry import COLUMNS, Round, collect
+from specsafe.models.network import Network
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a batch is decoded.
+
+    drafted: tokens drafted a round (num_speculative_tokens); 0 is target-only. temperature: 0 is greedy. slots:
+    sequences in flight. capacity: tokens of prompt and answer. width: rows a sequence of each target forward at
+    least (the exact width of a verification without its tokens). top: log-probabilities told a position. watch:
+    tokens whose log-probability at the first position is told. telemetry: the columns of telemetry.COLUMNS.
+    """
+
+    rule: AcceptanceRule
+    stop: StopRule
+    drafted: int = 0
+    temperature: float = 0.0
+    seed: int = 0
+    slots: int = 1
+    capacity: int = 1024
+    width: int = 0
+    top: int = 0
+    watch: tuple[int, ...] = ()
+    telemetry: bool = False
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One sequence to continue; tokens: at least one."""
+
+    item: str
+    tokens: tuple[int, ...]
+    replicate: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One finished sequence; counts and columns as in engines.base.Sample. logprobs are the target's, temperature 1."""
+
+    item: str
+    tokens: tuple[int, ...]
+    finish: Finish
+    logprobs: tuple[float, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...]
+    watched: tuple[float, ...]
+    drafted: int
+    accepted: int
+    rounds: int
+    accepted_at: tuple[int, ...]
+    columns: dict[str, tuple[float, ...]]
+    prompt_tokens: int
+    prefill_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A sequence that could not go on, and why."""
+
+    item: str
+    reason: str
+
+
+@dataclass
+class _Row:
+    """One sequence in flight."""
+
+    prompt: Prompt
+    key: int
+    emitted: Emitted
+    prefill_seconds: float
+    began: float
+    logprobs: list[float] = field(default_factory=list)
+    top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    watched: tuple[float, ...] = ()
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    accepted_at: list[int] = field(default_factory=list)
+    columns: list[list[float]] = field(default_factory=list)
+    broken: bool = False
+
+    @property
+    def last(self) -> int:
+        return self.emitted.tokens[-1] if self.emitted.tokens else self.prompt.tokens[-1]
+
+    @property
+    def read(self) -> int:
+        """Tokens that the target has read: all but the last."""
+        return len(self.prompt.tokens) + len(self.emitted.tokens) - 1
+
+
+class Decoder:
+    """A target, a drafter and a plan; `generate` turns prompts into answers."""
+
+    def __init__(self, target: Network, drafter: Drafter | None, plan: Plan) -> None:
+        self._target, self._drafter, self._plan = target, drafter, plan
+        self._cache = target.new_cache(plan.slots, plan.capacity + max(plan.drafted + 1, plan.width))
+        self._rows: list[_Row] = []
+        self._watch = torch.tensor(plan.watch, dtype=torch.int64, device=target.device)
+        self.forwards = 0
+
+    @property
+    def drafts(self) -> bool:
+        """Whether anything is drafted."""
+        return self._drafter is not None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the caches of target and draft."""
+        return self._cache.bytes + (self._drafter.cache_bytes if self._drafter else 0)
+
+    def generate(self, prompts: Iterable[Prompt]) -> Iterator[Answer | Stopped]:
+        """Answers in order of completion; a new sequence joins as soon as one leaves."""
+        source = iter(prompts)
+        return self.run(lambda _: next(source, None))
+
+    @torch.inference_mode()
+    def run(self, take: Callable[[bool], Prompt | None]) -> Iterator[Answer | Stopped]:
+        """As generate; take(wait) gives the next prompt, or None: none now, or with wait none ever again."""
+        while True:
+            while len(self._rows) < self._plan.slots:
+                prompt = take(not self._rows)
+                if prompt is None:
+                    break
+                refused = self._join(prompt)
+                if refused is not None:
+                    yield refused
+            if not self._rows:
+                return
+            self._round()
+            yield from self._leave()
+
+    def _join(self, prompt: Prompt) -> Stopped | None:
+        """Prefill a new sequence; or why not."""
+        plan, needed = self._plan, len(prompt.tokens) + self._plan.stop.limit
+        if not prompt.tokens:
+            return Stopped(prompt.item, "the prompt has no token")
+        if needed > plan.capacity:
+            return Stopped(
+                prompt.item,
+                f"{len(prompt.tokens)} prompt tokens and {plan.stop.limit} of answer pass the context of {plan.capacity}",
+            )
+        start = time.perf_counter()
+        read(self._target, prompt.tokens[:-1], self._cache)
+        if self._drafter is not None:
+            self._drafter.join(prompt.tokens)
+        now = time.perf_counter()
+        key = stream_key(plan.seed, prompt.item, prompt.replicate)
+        self._rows.append(
+            _Row(prompt, key, Emitted(plan.stop), now - start, now, accepted_at=[0] * plan.drafted)
+        )
+        return None
+
+    def _round(self) -> None:
+        plan = self._plan
+        done = torch.tensor([len(r.emitted.tokens) for r in self._rows])
+        counters = slot_positions(done, plan.drafted + 1, fresh=plan.rule.looks_ahead)
+        clock = Clock(torch.tensor([r.key for r in self._rows]), counters.to(self._target.device))
+        clock = Clock(clock.keys.to(self._target.device), clock.counters)
+        draft = self._propose(clock)
+        logits = self._score(draft.proposal.tokens)
+        slots = clock.counters[:, : logits.shape[1]]
+        acceptance = plan.rule.accept(
+            Target(logits, plan.temperature),
+            draft.proposal,
+            uniforms(clock.keys, slots, Purpose.ACCEPT),
+            uniforms(clock.keys, slots, Purpose.TOKEN),
+        )
+        outcome = collect(
+            logits, draft, acceptance, top=plan.top, watch=self._watch, telemetry=plan.telemetry
+        )
+        self._commit(outcome)
+
+    def _propose(self, clock: Clock) -> Draft:
+        """What the drafter says; an answer that may have one more token gets no draft."""
+        room = [min(self._plan.drafted, r.emitted.left - 1) for r in self._rows]
+        if self._drafter is None or not any(room):
+            rows, home = len(self._rows), self._target.device
+            none = torch.zeros((rows, 0), dtype=torch.int64, device=home)
+            return Draft(Proposal(none, torch.zeros(rows, dtype=torch.int64, device=home)), None)
+        return self._drafter.propose(max(room), room, clock)
+
+    def _score(self, drafts: Tensor) -> Tensor:
+        """One target forward over the last tokens and the drafts [B, T] -> logits [B, T+1, V]."""
+        last = torch.tensor([[r.last] for r in self._rows], device=self._target.device)
+        tokens = torch.cat([last, drafts], 1)
+        rows, width = tokens.shape
+        if width < self._plan.width:
+            tokens = torch.cat([tokens, last.expand(rows, self._plan.width - width)], 1)
+        hidden = self._target.forward(tokens, self._cache)[:, :width]
+        self.forwards += 1
+        return self._target.logits(hidden.reshape(rows * width, -1)).view(rows, width, -1)
+
+    def _commit(self, outcome: Round) -> None:
+        emitted = [self._take(row, index, outcome) for index, row in enumerate(self._rows)]
+        self._cache.truncate([row.read for row in self._rows])
+        if self._cache.lengths != [row.read for row in self._rows]:
+            raise RuntimeError(
+                f"cache of {self._cache.lengths} tokens, contexts of {[r.read for r in self._rows]}"
+            )
+        if self._drafter is not None:
+            self._drafter.commit(emitted)
+
+    def _take(self, row: _Row, index: int, outcome: Round) -> list[int]:
+        """The tokens of one row, until its answer is complete."""
+        accepted = outcome.accepted[index]
+        tokens = [*outcome.drafts[index][:accepted], outcome.token[index]]
+        if not all(outcome.finite[index][: len(tokens)]):
+            row.broken = True
+            return []
+        if not row.rounds:
+            row.watched = tuple(outcome.watched[index])
+        row.rounds += 1
+        for slot, token in enumerate(tokens):
+            complete = row.emitted.push(token)
+            row.logprobs.append(outcome.logprob[index][slot])
+            if outcome.top:
+                row.top.append(tuple(outcome.top[index][slot]))
+            if outcome.measured:
+                self._note(row, slot, slot < accepted, outcome.measured[index][slot])
+            if complete:
+                tokens = tokens[: slot + 1]
+                break
+        # drafts past the end of an answer could not be accepted: they are no evidence of anything
+        row.drafted += (
+            min(outcome.lengths[index], len(tokens)) if row.emitted.finish else outcome.lengths[index]
+        )
+        kept = min(accepted, len(tokens))
+        row.accepted += kept
+        for slot in range(kept):
+            row.accepted_at[slot] += 1
+        return tokens
+
+    def _note(self, row: _Row, slot: int, accepted: bool, measured: Sequence[float]) -> None:
+        drafts = self._drafter.forwards if self._drafter else 0
+        row.columns.append([row.rounds, slot, accepted, self.forwards, drafts, *measured])
+
+    def _leave(self) -> Iterator[Answer | Stopped]:
+        """Answers that are complete; their rows are free."""
+        for index in reversed(range(len(self._rows))):
+            row = self._rows[index]
+            if row.broken or row.emitted.finish is not None:
+                self._cache.drop_row(index)
+                if self._drafter is not None:
+                    self._drafter.drop(index)
+                replace_by_last(self._rows, index)
+                yield _finished(row)
+
+
+def _finished(row: _Row) -> Answer | Stopped:
+    emitted = row.emitted
+    if row.broken or emitted.finish is None:
+        return Stopped(
+            row.prompt.item,
+            f"the logits after {len(emitted.tokens)} tokens are not numbers (NaN or infinite)",
+        )
+    return Answer(
+        item=row.prompt.item,
+        tokens=tuple(emitted.tokens),
+        finish=emitted.finish,
+        logprobs=tuple(row.logprobs),
+        top=tuple(row.top),
+        watched=row.watched,
+        drafted=row.drafted,
+        accepted=row.accepted,
+        rounds=row.rounds,
+        accepted_at=tuple(row.accepted_at),
+        columns=dict(zip(COLUMNS, zip(*row.columns, strict=True), strict=True)) if row.columns else {},
+        prompt_tokens=len(row.prompt.tokens),
+        prefill_seconds=row.prefill_seconds,
+        seconds=time.perf_counter() - row.began,
+    )

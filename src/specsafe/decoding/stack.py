@@ -1,0 +1,216 @@
+"""From a configuration to something that decodes: networks, tokenizer, rule, drafter, plan.
+
+The configuration is that of engines.arm_native.NativeArm as a plain mapping, its files already found: `model_path`
+and, where another model drafts, `draft_path`; `keep`: layers of the target that draft; `lookup`: longest n-gram.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from specsafe.decoding.drafters import Drafter, LookupDrafter, NetworkDrafter, ScriptedDrafter
+from specsafe.decoding.loop import Decoder, Plan
+from specsafe.decoding.rules import AcceptanceRule, Agreement, make_rule
+from specsafe.decoding.stopping import StopRule
+from specsafe.errors import UserError
+from specsafe.models.checkpoint import load_checkpoint
+from specsafe.models.invariant import Proof, make_invariant
+from specsafe.models.network import LlamaNetwork, Network
+from specsafe.models.tokenizer import Tokenizer, load_tokenizer, same_vocabulary
+
+Json = Mapping[str, Any]
+LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An arm that is loaded: `decoder` makes a fresh loop over it."""
+
+    config: Json
+    tokenizer: Tokenizer
+    target: Network
+    draft: Network | None
+    proofs: dict[str, Proof]
+    rule: AcceptanceRule
+    letters: dict[str, tuple[int, ...]]
+
+    def decoder(self) -> Decoder:
+        """A loop with empty caches."""
+        c = self.config
+        plan = Plan(
+            rule=self.rule,
+            stop=self.stop_rule(),
+            drafted=c["num_speculative_tokens"] if c["draft"] != "none" else 0,
+            temperature=c["temperature"],
+            seed=c["seed"],
+            slots=c["slots"],
+            capacity=c["context"],
+            width=c["width"],
+            top=c["top"],
+            watch=tuple(t for tokens in self.letters.values() for t in tokens),
+            telemetry=c["telemetry"] == "on",
+        )
+        return Decoder(self.target, self._drafter(plan), plan)
+
+    def stop_rule(self) -> StopRule:
+        """When an answer ends."""
+        return StopRule(
+            self.tokenizer.end_ids,
+            tuple(self.config["stops"]),
+            self.config["max_tokens"],
+            self.tokenizer.bytes_of,
+        )
+
+    def prompt_tokens(self, prompt: str) -> tuple[int, ...]:
+        """What the target reads before the first token of an answer."""
+        c, t = self.config, self.tokenizer
+        if c["chat_template"] == "on":
+            return tuple(t.chat(prompt, c["system"], c["prefill"]))
+        return tuple(t.raw(prompt + (f" {c['prefill']}" if c["prefill"] else "")))
+
+    def letter_logprobs(self, watched: tuple[float, ...]) -> list[tuple[str, float]]:
+        """Log-probability of each option letter as first token, its best spelling."""
+        values = iter(watched)
+        best = {
+            letter: max((next(values) for _ in ids), default=None) for letter, ids in self.letters.items()
+        }
+        return [(letter, value) for letter, value in best.items() if value is not None]
+
+    def _drafter(self, plan: Plan) -> Drafter | None:
+        kind, device = self.config["draft"], self.target.device
+        if kind == "none":
+            return None
+        if kind == "script":
+            return ScriptedDrafter(device, script_tokens(self.config["script"], self.tokenizer))
+        if self.config["lookup"]:
+            return LookupDrafter(device, self.config["lookup"])
+        if self.draft is None:
+            raise ValueError(f"no network for draft={kind}")
+        return NetworkDrafter(
+            self.draft,
+            plan.slots,
+            plan.capacity + plan.drafted + 1,
+            device,
+            temperature=plan.temperature,
+            sampled=plan.temperature > 0 and self.rule.needs_q,
+        )
+
+
+def open_stack(config: Json) -> Stack:
+    """Load what a configuration names. Raises UserError for everything that cannot work."""
+    torch.set_num_threads(config["threads"])
+    dtype = getattr(torch, config["dtype"])
+    tokenizer = load_tokenizer(_folder(config["model_path"]))
+    invariant = config["arithmetic"] == "invariant"
+    room = config["context"] + max(config["num_speculative_tokens"] + 1, config["width"])
+    target, proofs = _network(config["model_path"], dtype, config["device"], room, invariant)
+    found = {"target": proofs} if proofs else {}
+    _require_context(config, target, "target")
+    draft = _draft(config, target, tokenizer, dtype, room)
+    if draft is not None:
+        _require_context(config, draft[0], "draft")
+        if draft[1] is not None:
+            found["draft"] = draft[1]
+    rule = (
+        make_rule(config["rule"], **config["rule_parameters"]) if config["draft"] != "none" else Agreement()
+    )
+    return Stack(config, tokenizer, target, draft[0] if draft else None, found, rule, _letters(tokenizer))
+
+
+def script_tokens(script: str, tokenizer: Tokenizer) -> list[int]:
+    """A script as token ids: a JSON list of them, or a text. Raises UserError for an id that is no token."""
+    ids = json.loads(script) if script.startswith("[") else tokenizer.encode(script)
+    wrong = [i for i in ids if not 0 <= i < tokenizer.vocab_size]
+    if wrong:
+        raise UserError(
+            f"the script names token {wrong[0]}, the vocabulary has {tokenizer.vocab_size}", "mend script="
+        )
+    return list(ids)
+
+
+def _network(
+    path: str, dtype: torch.dtype, device: str, capacity: int, invariant: bool
+) -> tuple[Network, Proof | None]:
+    where = _device(device)
+    if path.startswith("transformers:"):
+        from specsafe.models.adapter import TransformersNetwork
+
+        if invariant:
+            raise UserError(
+                "a model read through transformers has no invariant arithmetic", "use arithmetic=fast"
+            )
+        return TransformersNetwork(_folder(path), dtype, where), None
+    network = LlamaNetwork(load_checkpoint(Path(path), dtype), where)
+    if not invariant:
+        return network, None
+    proved, proof = make_invariant(network, capacity)
+    return proved, proof
+
+
+def _draft(
+    config: Json, target: Network, tokenizer: Tokenizer, dtype: torch.dtype, room: int
+) -> tuple[Network, Proof | None] | None:
+    """The network that drafts, and its proof if it is not part of the target."""
+    kind = config["draft"]
+    if kind in ("none", "script") or config["lookup"]:
+        return None
+    if kind == "self":
+        return target, None
+    if config["keep"]:
+        if not isinstance(target, LlamaNetwork):
+            raise UserError(f"draft={kind} needs a network of the Llama family", "name another draft")
+        keep = config["keep"]
+        if max(keep) >= target.layers:
+            raise UserError(
+                f"draft={kind}: the target has layers 0 to {target.layers - 1}", "name some of them"
+            )
+        return target.with_layers(keep), None
+    path = config["draft_path"]
+    other = load_tokenizer(_folder(path))
+    if not same_vocabulary(tokenizer, other):
+        raise UserError(
+            f"draft {kind} has another tokenizer ({other.sha256[:12]}…) than the target ({tokenizer.sha256[:12]}…)",
+            "choose a draft of the same family, or draft=layers:…",
+        )
+    draft, proof = _network(
+        path, dtype, config["draft_device"] or config["device"], room, config["arithmetic"] == "invariant"
+    )
+    if draft.vocabulary != target.vocabulary:
+        raise UserError(
+            f"draft {kind} has {draft.vocabulary} rows of vocabulary, the target {target.vocabulary}",
+            "choose a draft whose embedding has the target's size",
+        )
+    return draft, proof
+
+
+def _letters(tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
+    """Option letter -> the single tokens that spell it, with and without a space before."""
+    spellings = {a: [tokenizer.encode(text) for text in (a, f" {a}")] for a in LETTERS}
+    return {a: tuple(dict.fromkeys(s[0] for s in found if len(s) == 1)) for a, found in spellings.items()}
+
+
+def _require_context(config: Json, network: Network, role: str) -> None:
+    if config["context"] > network.context:
+        raise UserError(
+            f"context={config['context']} is longer than the {role}'s {network.context} positions",
+            f"use context={network.context} or less",
+        )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}", "use cpu") from error
+    return device
+
+
+def _folder(path: str) -> Path:
+    return Path(path.removeprefix("transformers:"))

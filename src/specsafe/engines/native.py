@@ -1,0 +1,193 @@
+"""Arms of our own engine: what is checked before one opens, its worker, and its answers as samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from specsafe.drafts.layers import parse_keep
+from specsafe.engines.arm_native import NativeArm
+from specsafe.engines.arms import AnyArm
+from specsafe.engines.base import Audited, Claim, Failure, Json, Sample
+from specsafe.engines.worker import WorkerSession, WorkerSpec, cores
+from specsafe.errors import UserError
+from specsafe.models.store import resolve, sha256_file
+
+SLOTS = 16
+_NGRAM = 3
+_PARTS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+
+
+def check(arm: NativeArm) -> dict[str, str]:
+    """Files of an arm, before any model loads -> SHA-256 by part. Raises UserError for what is missing."""
+    missing = [p for p in ("torch", "transformers", "safetensors", "gguf") if find_spec(p) is None]
+    if missing:
+        raise UserError(f"the native engine needs {missing[0]}", "pip install 'specsafe[native]'")
+    _kept_layers(arm.draft), _longest_ngram(arm.draft)
+    found = {"model": _sha256(model_path(arm.model))}
+    draft = draft_path(arm)
+    return found if draft is None else {**found, "draft": _sha256(draft)}
+
+
+def model_path(name: str) -> str:
+    """A catalogue name or a path -> the path of a GGUF file or a folder; `transformers:` stays in front."""
+    prefix = "transformers:" if name.startswith("transformers:") else ""
+    path = Path(name.removeprefix(prefix)).expanduser()
+    if path.is_dir():
+        return f"{prefix}{path.resolve()}"
+    if prefix:
+        raise UserError(f"no folder at {name.removeprefix(prefix)!r}", "name a folder with safetensors")
+    return str(resolve(name))
+
+
+def draft_path(arm: NativeArm) -> str | None:
+    """The path of the model that drafts; None where the target or no model does."""
+    inside = arm.draft in ("none", "self", "ngram", "script")
+    if inside or arm.draft.startswith(("ngram:", "layers:", "first:")):
+        return None
+    return model_path(arm.draft)
+
+
+def resolved(arm: NativeArm) -> Json:
+    """Threads, slots and arms at once.
+
+    Nothing is probed: one arm at a time takes all cores, and in invariant arithmetic the slots change no bit.
+    """
+    return {
+        "threads": cores() if arm.threads == "auto" else arm.threads,
+        "slots": SLOTS if arm.slots == "auto" else arm.slots,
+        "at_once": 1,
+        "probe": [],
+    }
+
+
+def open_session(arm: NativeArm, log: Path | None = None) -> WorkerSession:
+    """Start the worker of an arm. Raises UserError if it cannot load or its arithmetic cannot be proved."""
+    files = check(arm)
+    threads, slots = (resolved(arm)[name] for name in ("threads", "slots"))
+    spec = WorkerSpec(
+        module="specsafe.engines.native_worker",
+        config={
+            **arm.model_dump(),
+            "threads": threads,
+            "slots": slots,
+            "rule": arm.rule_in_force,
+            "rule_parameters": _as_rule(arm),
+            "stops": arm.stops,
+            "model_path": model_path(arm.model),
+            "draft_path": draft_path(arm) or "",
+            "keep": _kept_layers(arm.draft),
+            "lookup": _longest_ngram(arm.draft),
+        },
+        engine="the native engine",
+        model=f"{arm.model} (draft {arm.draft})",
+        facts={
+            **{f"{part}_sha256": digest for part, digest in files.items()},
+            "prompt": "chat template" if arm.chat_template == "on" else "raw completion",
+            "rule": arm.rule_in_force,
+            "lossless": arm.lossless,
+            "threads": threads,
+            "device": arm.device,
+        },
+        in_flight=slots,
+        sample=partial(_sample, arm),
+    )
+    return WorkerSession(spec, log)
+
+
+def auditor(arm: AnyArm) -> NativeArm:
+    """The arm, if it can audit. Raises UserError otherwise."""
+    if not isinstance(arm, NativeArm):
+        raise UserError(f"kind={arm.kind}: this engine cannot audit yet", "use --target kind=native,…")
+    if arm.temperature > 0:
+        raise UserError(
+            f"temperature={arm.temperature:g}: an audit asks what the target would say greedily",
+            "use temperature=0",
+        )
+    if arm.speculative:
+        raise UserError(f"draft={arm.draft}: the target of an audit drafts nothing", "leave draft= out")
+    return arm
+
+
+def audit(session: WorkerSession, claims: Iterable[Claim]) -> Iterator[Audited | Failure]:
+    """Audit answers in a session of an arm that `auditor` lets through, one answer an item, in any order."""
+    asked: dict[str, Json] = {}
+    for c in claims:
+        answer = {"text": c.text, "token_ids": c.token_ids, "finish": c.finish}
+        asked[c.item] = {"item": c.item, "prompt": c.prompt, "answer": answer}
+    for found in session.ask(asked):
+        yield found if isinstance(found, Failure) else _audited(found)
+
+
+def _audited(message: Json) -> Audited:
+    return Audited(
+        **{
+            **message,
+            "logprobs": tuple(message["logprobs"]),
+            "top": tuple(tuple((int(i), float(p)) for i, p in row) for row in message["top"]) or None,
+            "letters": tuple((a, p) for a, p in message["letters"]) or None,
+        }
+    )
+
+
+def _kept_layers(draft: str) -> tuple[int, ...]:
+    """Layers of the target that draft, empty where it is not some of them that do."""
+    if draft.startswith("first:"):
+        return tuple(range(_number(draft)))
+    return parse_keep(draft.removeprefix("layers:")) if draft.startswith("layers:") else ()
+
+
+def _longest_ngram(draft: str) -> int:
+    """Longest n-gram of a prompt lookup; 0 where none drafts."""
+    if draft == "ngram":
+        return _NGRAM
+    return _number(draft) if draft.startswith("ngram:") else 0
+
+
+def _number(draft: str) -> int:
+    text = draft.partition(":")[2]
+    if not text.isdecimal() or not 0 < int(text) < 1000:
+        raise UserError(
+            f"draft={draft}: expected a positive number after the colon", "such as first:12 or ngram:3"
+        )
+    return int(text)
+
+
+def _as_rule(arm: NativeArm) -> dict[str, float]:
+    """Parameters by the names that decoding.rules gives them: the arm's `leak` is the rule's rate."""
+    return {"rate" if name == "leak" else name: value for name, value in arm.rule_parameters.items()}
+
+
+def _sha256(path: str) -> str:
+    """Of a file; of a folder, over the names and hashes of what a model is read from."""
+    place = Path(path.removeprefix("transformers:"))
+    if place.is_file():
+        return sha256_file(place)
+    files = sorted({f for pattern in _PARTS for f in place.glob(pattern)})
+    if not files:
+        raise UserError(f"{place} holds no model", "name a folder with config.json and *.safetensors")
+    text = "".join(f"{f.name} {sha256_file(f)}\n" for f in files)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sample(arm: NativeArm, message: Json) -> Sample:
+    return Sample(
+        item=message["item"],
+        text=message["text"],
+        finish=message["finish"],
+        token_ids=tuple(message["token_ids"]),
+        logprobs=tuple(message["logprobs"]),
+        top=tuple(tuple((int(i), float(p)) for i, p in row) for row in message["top"]) if arm.top else None,
+        letters=tuple((a, p) for a, p in message["letters"]) or None,
+        drafted=message["drafted"] if arm.speculative else None,
+        accepted=message["accepted"] if arm.speculative else None,
+        rounds=message["rounds"] if arm.speculative else None,
+        accepted_at=tuple(message["accepted_at"]) if arm.speculative else None,
+        columns={name: tuple(values) for name, values in message["columns"].items()} or None,
+        prompt_tokens=message["prompt_tokens"],
+        prefill_seconds=message["prefill_seconds"],
+        seconds=message["seconds"],
+    )

@@ -1,0 +1,171 @@
+"""The worker process of one native arm: JSON lines in, JSON lines out (see engines.worker).
+
+A request {"item", "prompt", "replicate"} is decoded; {"item", "prompt", "answer"} is audited. The worker ends when
+its input ends, so it cannot outlive a killed parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
+
+from specsafe.errors import UserError
+
+if TYPE_CHECKING:
+    from specsafe.decoding.loop import Answer, Prompt
+    from specsafe.decoding.stack import Stack
+    from specsafe.decoding.verify import Auditor
+
+Json = dict[str, Any]
+Say = Callable[[Json], None]
+
+
+def main() -> None:
+    """Serve one arm on stdin and stdout; whatever prints goes to stderr."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(message: Json) -> None:
+        out.write(json.dumps(message, allow_nan=False) + "\n")
+        out.flush()
+
+    config = json.loads(sys.stdin.readline())
+    try:
+        from specsafe.decoding.stack import open_stack
+
+        stack = open_stack(config)
+        say({"ready": facts(stack)})
+    except UserError as error:
+        say({"failed": error.message, "hint": error.hint})
+        os._exit(1)
+    except Exception as error:  # reported to the parent, which turns it into one line for the user
+        say({"failed": f"{type(error).__name__}: {error}"})
+        raise
+    serve(stack, sys.stdin, say)
+
+
+def serve(stack: Stack, source: IO[str], say: Say) -> None:
+    """Answer requests as they come, as many at a time as the arm has slots, until the input ends."""
+    from specsafe.decoding.loop import Stopped
+    from specsafe.decoding.verify import Auditor
+
+    auditor = Auditor(stack)
+    inbox: queue.Queue[Json | None] = queue.Queue()
+
+    def read() -> None:
+        for line in source:
+            inbox.put(json.loads(line))
+        inbox.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    ended = False
+
+    def take(wait: bool) -> Prompt | None:
+        nonlocal ended
+        while not ended:
+            try:
+                request = inbox.get(block=wait)
+            except queue.Empty:
+                return None
+            if request is None:
+                ended = True
+            else:
+                prompt = _taken(stack, auditor, request, say)
+                if prompt is not None:
+                    return prompt
+        return None
+
+    for answer in stack.decoder().run(take):
+        if isinstance(answer, Stopped):
+            say({"item": answer.item, "error": answer.reason})
+        else:
+            say(flatten(stack, answer))
+
+
+def _taken(stack: Stack, auditor: Auditor, request: Json, say: Say) -> Prompt | None:
+    """A request as a prompt for the loop; None if it was answered at once, as an audit is."""
+    from specsafe.decoding.loop import Prompt
+    from specsafe.decoding.verify import UnfitError
+
+    try:
+        tokens = stack.prompt_tokens(request["prompt"])
+        if "answer" in request:
+            began = time.perf_counter()
+            found = auditor.audit(request["item"], tokens, request["answer"])
+            say({**found, "seconds": time.perf_counter() - began})
+            return None
+    except UserError as error:
+        say({"item": request["item"], "error": error.message})
+        return None
+    except UnfitError as error:
+        say({"item": request["item"], "error": str(error)})
+        return None
+    return Prompt(request["item"], tokens, request.get("replicate", 0))
+
+
+def facts(stack: Stack) -> Json:
+    """What really runs."""
+    import torch
+
+    from specsafe.models.linear import can_pack
+
+    drafter = stack.decoder()
+    return {
+        "engine": "specsafe native",
+        "engine_version": f"torch {torch.__version__}",
+        "build": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "weights": stack.config["dtype"],
+        "tokenizer_sha256": stack.tokenizer.sha256,
+        "packed": can_pack(torch.zeros(8, 8, dtype=getattr(torch, stack.config["dtype"]))),
+        "rule_parameters": repr(stack.rule) if drafter.drafts else "",
+        "arithmetic": stack.config["arithmetic"],
+        "rows_proved_equal": {role: proof.rows for role, proof in stack.proofs.items()},
+        "slots": stack.config["slots"],
+        "context_per_slot": stack.config["context"],
+        "bytes": {
+            "target": stack.target.bytes,
+            "draft": stack.draft.bytes if stack.draft not in (None, stack.target) else 0,
+            "cache": drafter.cache_bytes,
+        },
+    }
+
+
+def flatten(stack: Stack, answer: Answer) -> Json:
+    """An answer of the loop -> the fields of a Sample."""
+    from specsafe.decoding.stopping import cut
+
+    spoken = [t for t in answer.tokens if t not in stack.tokenizer.end_ids]
+    return {
+        "item": answer.item,
+        "text": cut(stack.tokenizer.decode(spoken), stack.config["stops"]),
+        "finish": answer.finish,
+        "token_ids": answer.tokens,
+        "logprobs": answer.logprobs,
+        "top": answer.top,
+        "letters": stack.letter_logprobs(answer.watched),
+        "drafted": answer.drafted,
+        "accepted": answer.accepted,
+        "rounds": answer.rounds,
+        "accepted_at": answer.accepted_at,
+        "columns": {name: [_number(v) for v in values] for name, values in answer.columns.items()},
+        "prompt_tokens": answer.prompt_tokens,
+        "prefill_seconds": answer.prefill_seconds,
+        "seconds": answer.seconds,
+    }
+
+
+def _number(value: float) -> float | int | None:
+    """Whole numbers as such, NaN (there was nothing to measure) as null, the rest with a float32's digits."""
+    if value != value:  # noqa: PLR0124
+        return None
+    return int(value) if value == int(value) else float(f"{value:.8g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""A worker process an arm: native code lives there, an abort costs the work in flight, a restart is a restart.
+
+The worker speaks JSON lines: the configuration in, {"ready": facts} or {"failed": reason} out, then a line in for
+each thing asked and a line out for each answer. It is started again where it dies, and asked for what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from specsafe.engines.base import Failure, Json, Request, Sample
+from specsafe.errors import UserError
+
+_START_SECONDS = 600
+_TRIES = 3
+_PLAIN: Json = {"item": "plain prompt", "prompt": "Say hello."}
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a session needs to know of its worker.
+
+    module: run as `python -m module`. config: its first line. engine, model: named in errors. facts: what the parent
+    adds to the fingerprint. in_flight: requests that may be the cause when it dies. sample: an answer line -> Sample.
+    """
+
+    module: str
+    config: Json
+    engine: str
+    model: str
+    facts: Json
+    in_flight: int
+    sample: Callable[[Json], Sample]
+
+
+class WorkerSession:
+    """One worker process; see engines.base.Session."""
+
+    def __init__(self, spec: WorkerSpec, log: Path | None) -> None:
+        self._spec, self._log = spec, log
+        self._process: subprocess.Popen[str] | None = None
+        self._facts: Json = {}
+        self._closed = False
+        self._start()
+
+    def fingerprint(self) -> Json:
+        """Versions, hashes, rule, threads and slots of what runs."""
+        return {**self._facts, **self._spec.facts}
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
+        """Yield a sample or a failure for each request as it completes; see engines.base.Session."""
+        asked = {r.item: {"item": r.item, "prompt": r.prompt, "replicate": r.replicate} for r in requests}
+        for answer in self.ask(asked):
+            yield answer if isinstance(answer, Failure) else self._spec.sample(answer)
+
+    def ask(self, asked: Mapping[str, Json]) -> Iterator[Json | Failure]:
+        """Item -> line for the worker; yields its answer lines, or failures, in order of completion.
+
+        Where the worker dies, one of the items in flight may be the cause: they are asked again alone, and
+        an item that kills it _TRIES times is given up. Raises UserError if the worker dies on a plain prompt too.
+        """
+        pending = dict(asked)
+        tries: dict[str, int] = {}
+        while pending and not self._closed:
+            worker = self._process
+            if worker is None or worker.poll() is not None:
+                self._start()
+                continue
+            suspects = [i for i in pending if i in tries][:1]
+            now = suspects or list(pending)
+            self._send(worker, [pending[i] for i in now])
+            for answer in self._receive(worker, pending, len(now)):
+                tries.pop(answer.item if isinstance(answer, Failure) else answer["item"], None)
+                yield answer
+            if worker.poll() is None or self._closed:
+                continue
+            for item in suspects or list(pending)[: self._spec.in_flight]:
+                tries[item] = tries.get(item, 0) + 1
+                if tries[item] >= _TRIES:
+                    del pending[item], tries[item]
+                    yield self._give_up(item)
+
+    def _give_up(self, item: str) -> Failure:
+        """The failure of an item, once the worker has shown on a plain prompt that it is not the engine's."""
+        reason = f"the worker died on it; last log line: {self._last_log()}"
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        assert self._process is not None
+        self._send(self._process, [_PLAIN])
+        if not any(self._receive(self._process, {_PLAIN["item"]: _PLAIN}, 1)) and not self._closed:
+            raise UserError(
+                f"the {self._spec.engine} worker died {_TRIES} times on {item}, and then on a plain prompt; last log line: {self._last_log()}",
+                "finished answers are kept; mend the engine and run the same command to continue",
+            )
+        return Failure(item, reason, _TRIES)
+
+    def close(self) -> None:
+        """Stop the worker; a generate() that waits for it in another thread ends."""
+        self._closed = True
+        self._kill()
+
+    def _kill(self) -> None:
+        worker, self._process = self._process, None
+        if worker is None:
+            return
+        assert worker.stdin and worker.stdout
+        worker.kill()
+        worker.wait()
+        for pipe in (worker.stdin, worker.stdout):
+            try:
+                pipe.close()
+            except BrokenPipeError:  # requests that the worker never read; nobody wants them now
+                continue
+
+    def _start(self) -> None:
+        """Start the worker; one that is killed while it loads is started again. Raises UserError."""
+        for left in reversed(range(_TRIES)):
+            self._kill()
+            self._process = worker = self._spawn()
+            message = self._hear(worker)
+            if "ready" in message:
+                self._facts = message["ready"]
+                return
+            killed = worker.poll() is not None and "failed" not in message
+            self._kill()
+            if not killed or not left:
+                reason = message.get("failed", f"no answer from the worker; {self._last_log()}")
+                raise UserError(
+                    f"{self._spec.engine} cannot open {self._spec.model}: {reason}",
+                    message.get("hint")
+                    or (f"see {self._log}" if self._log else "check that the model's files are complete"),
+                )
+
+    def _spawn(self) -> subprocess.Popen[str]:
+        stderr: IO[bytes] | int = self._log.open("ab") if self._log else subprocess.DEVNULL
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", self._spec.module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops its workers
+            )
+        finally:
+            if not isinstance(stderr, int):
+                stderr.close()
+
+    def _hear(self, worker: subprocess.Popen[str]) -> Json:
+        """Send the configuration -> {"ready": …} or {"failed": …}; {} if the worker said nothing."""
+        assert worker.stdin and worker.stdout
+        try:
+            worker.stdin.write(json.dumps(self._spec.config) + "\n")
+            worker.stdin.flush()
+        except BrokenPipeError:  # it died before it read anything
+            worker.wait()
+            return {}
+        readable, _, _ = select.select([worker.stdout], [], [], _START_SECONDS)
+        line = worker.stdout.readline() if readable else ""
+        if not line.endswith("\n"):
+            if readable:
+                worker.wait()
+            return {}
+        return dict(json.loads(line))
+
+    def _send(self, worker: subprocess.Popen[str], asked: Iterable[Json]) -> None:
+        """Queue all requests in the worker, from a thread so that a full pipe cannot block the reading."""
+        lines = [json.dumps(a) + "\n" for a in asked]
+        assert worker.stdin
+        pipe = worker.stdin
+
+        def write() -> None:
+            try:
+                for line in lines:
+                    pipe.write(line)
+                pipe.flush()
+            except (BrokenPipeError, ValueError):
+                return  # the worker died or was closed: the reader notices and decides
+
+        threading.Thread(target=write, daemon=True).start()
+
+    def _receive(
+        self, worker: subprocess.Popen[str], pending: dict[str, Json], expected: int
+    ) -> Iterator[Json | Failure]:
+        """What the worker answers, until all that was asked is there or the worker has died."""
+        assert worker.stdout
+        for _ in range(expected):
+            line = worker.stdout.readline()
+            if not line.endswith("\n"):  # end of file, or half a line of a killed worker
+                worker.wait()
+                return
+            message = json.loads(line)
+            del pending[message["item"]]
+            if "error" in message:
+                yield Failure(message["item"], f"{self._spec.engine} refused it: {message['error']}", 1)
+            else:
+                yield message
+
+    def _last_log(self) -> str:
+        if self._log is None or not self._log.exists():
+            return "no log"
+        lines = self._log.read_bytes()[-4096:].decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:200] if lines else "empty log"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
