@@ -28,6 +28,13 @@ from specsafe.screen.decide import most_passing, smallest_caught
 from specsafe.screen.result import EXIT_CODE, SEVERITY
 
 DOCS = Path(__file__).parent
+AUDIT_CODES = {
+    0: "Every answer is exact, or leaves the target at a near tie only.",
+    2: "Something to mend, told in one line; what was audited is kept.",
+    3: "An answer leaves the target at a gap above 1 nat: the target alone would not have said it.",
+    4: "Nothing could be audited.",
+    5: "Some answers could not be audited; no larger gap among the others.",
+}
 NOTE = "<!-- Written by `python docs/generate.py` from the code. Do not edit. -->"
 
 
@@ -281,8 +288,8 @@ def _references(value: Any) -> Iterator[str]:
 def exit_codes_page() -> Lines:
     """What a calling script may rely on."""
     yield "# Exit codes"
-    yield "`specsafe screen` ends with the code of its verdict. Every other command ends with 0 or 2; so do"
-    yield "`--demo` and `--plan`. What each verdict means: [verdicts](../verdicts.md)."
+    yield "`specsafe screen` ends with the code of its verdict, `specsafe audit` with one of its own below. Every other"
+    yield "command ends with 0 or 2; so do `--demo` and `--plan`. What each verdict means: [verdicts](../verdicts.md)."
     yield ""
     words = texts()["verdicts"]
     rows = [
@@ -298,6 +305,10 @@ def exit_codes_page() -> Lines:
     order = ", ".join(map(str, SEVERITY))
     yield f"The verdict of a screen is the worst of its gates, in the order {order}."
     yield "4, 5 and 6 are not passes."
+    yield ""
+    yield from ("## specsafe audit", "")
+    yield from table(["code", "what it says"], [[str(n), text] for n, text in AUDIT_CODES.items()])
+    yield "The first that holds of 3, 4, 5 and 0. What an audit can say: [audit](../audit.md)."
 
 
 # --- how many items ---------------------------------------------------------------------------------------

@@ -230,3 +230,21 @@ def test_the_same_ends_on_a_real_network(dtype):
             assert (a.tokens, a.finish, a.logprobs) == (alone.tokens, alone.finish, alone.logprobs)
             assert a.tokens == long[: len(a.tokens)]
             assert a.accepted == a.drafted <= len(a.tokens)
+
+
+class Hollow(Chain):
+    """After the token WRONG it gives NaN."""
+
+    def forward(self, tokens, cache, first=0):
+        hidden = super().forward(tokens, cache, first)
+        return hidden.masked_fill((tokens == WRONG)[..., None], float("nan"))
+
+
+@pytest.mark.parametrize("j", range(T))
+def test_logits_that_are_no_numbers_matter_only_where_a_token_was_emitted(j):
+    """After a draft token that was refused they stop nothing."""
+    how = plan(limit=9, ends=(), drafted=T)
+    a = run(Hollow(), how, ASKED, ScriptedDrafter(CPU, with_wrong(j)))["a"]
+    assert list(a.tokens) == RIGHT[:9]
+    broken = run(Hollow(), how, [Prompt("b", (WRONG,))], ScriptedDrafter(CPU, RIGHT))["b"]
+    assert broken == Stopped("b", "the logits after 0 tokens are not numbers (NaN or infinite)")

@@ -184,13 +184,13 @@ def one_row(network, capacity=100):
 @pytest.mark.parametrize("rule", [Rejection(), Block(), OneHotRejection()])
 def test_sampling_follows_the_target(rule):
     target, draft = small_pair()
-    counts, expected = first_two(target, draft, rule, 4000), 4000 * exact_first_two(target)
-    assert counts.sum() == 4000
+    counts, expected = first_two(target, draft, rule, 16_000), 16_000 * exact_first_two(target)
+    assert counts.sum() == 16_000
     few = expected < 5
     seen = [*counts[~few], counts[few].sum()]
     wanted = [*expected[~few], max(expected[few].sum(), 1e-9)]
-    assert sum(expected[~few]) > 3600
-    assert chisquare(seen, np.array(wanted) * 4000 / sum(wanted)).pvalue > 1e-3
+    assert sum(expected[~few]) > 14_400
+    assert chisquare(seen, np.array(wanted) * 16_000 / sum(wanted)).pvalue > 1e-3
 
 
 def test_the_same_test_catches_a_rule_that_leaks():

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from specsafe import __version__
-from specsafe.cli import battery, models, report, score, screen, view
+from specsafe.cli import audit, battery, models, report, score, screen, view
 from specsafe.errors import UserError
 
 # typer ships its own click and exposes only this class' child
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"auto_envvar_prefix": "SPECSAFE", "help_option_names": ["-h", "--help"]},
 )
 app.command("screen")(screen.screen)
+app.command("audit")(audit.audit)
 app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("view")(view.view)

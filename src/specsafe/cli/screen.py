@@ -41,6 +41,13 @@ def screen(
     quick: Annotated[
         bool, typer.Option("--quick", help="24 items an axis: a smoke run that cannot PASS.")
     ] = False,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="decode: the target answers every item. audit: it answers only those where an audit cannot prove that "
+            "it would say what the speculative arm said (kind=native, temperature 0)."
+        ),
+    ] = "decode",
     plan: Annotated[
         bool, typer.Option("--plan", help="Count what would run and which verdicts are reachable, then stop.")
     ] = False,
@@ -88,6 +95,7 @@ def screen(
         alpha=alpha,
         share=share,
         quick=quick,
+        baseline=baseline,
     )
     if plan:
         return _plan(config, json_)

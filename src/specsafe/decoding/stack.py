@@ -107,16 +107,11 @@ def open_stack(config: Json) -> Stack:
     torch.set_num_threads(config["threads"])
     dtype = getattr(torch, config["dtype"])
     tokenizer = load_tokenizer(_folder(config["model_path"]))
-    invariant = config["arithmetic"] == "invariant"
-    room = config["context"] + max(config["num_speculative_tokens"] + 1, config["width"])
-    target, proofs = _network(config["model_path"], dtype, config["device"], room, invariant)
-    found = {"target": proofs} if proofs else {}
-    _require_context(config, target, "target")
-    draft = _draft(config, target, tokenizer, dtype, room)
-    if draft is not None:
-        _require_context(config, draft[0], "draft")
-        if draft[1] is not None:
-            found["draft"] = draft[1]
+    target, proof = _network("target", config, config["model_path"], dtype, config["device"])
+    found = {"target": proof} if proof else {}
+    draft = _draft(config, target, tokenizer, dtype)
+    if draft is not None and draft[1] is not None:
+        found["draft"] = draft[1]
     rule = (
         make_rule(config["rule"], **config["rule_parameters"]) if config["draft"] != "none" else Agreement()
     )
@@ -135,9 +130,9 @@ def script_tokens(script: str, tokenizer: Tokenizer) -> list[int]:
 
 
 def _network(
-    path: str, dtype: torch.dtype, device: str, capacity: int, invariant: bool
+    role: str, config: Json, path: str, dtype: torch.dtype, device: str
 ) -> tuple[Network, Proof | None]:
-    where = _device(device)
+    where, invariant = _device(device), config["arithmetic"] == "invariant"
     if path.startswith("transformers:"):
         from specsafe.models.adapter import TransformersNetwork
 
@@ -145,16 +140,19 @@ def _network(
             raise UserError(
                 "a model read through transformers has no invariant arithmetic", "use arithmetic=fast"
             )
-        return TransformersNetwork(_folder(path), dtype, where), None
+        other = TransformersNetwork(_folder(path), dtype, where)
+        _require_context(config, other, role)
+        return other, None
     network = LlamaNetwork(load_checkpoint(Path(path), dtype), where)
+    _require_context(config, network, role)
     if not invariant:
         return network, None
-    proved, proof = make_invariant(network, capacity)
+    proved, proof = make_invariant(network, config["context"])
     return proved, proof
 
 
 def _draft(
-    config: Json, target: Network, tokenizer: Tokenizer, dtype: torch.dtype, room: int
+    config: Json, target: Network, tokenizer: Tokenizer, dtype: torch.dtype
 ) -> tuple[Network, Proof | None] | None:
     """The network that drafts, and its proof if it is not part of the target."""
     kind = config["draft"]
@@ -178,9 +176,7 @@ def _draft(
             f"draft {kind} has another tokenizer ({other.sha256[:12]}…) than the target ({tokenizer.sha256[:12]}…)",
             "choose a draft of the same family, or draft=layers:…",
         )
-    draft, proof = _network(
-        path, dtype, config["draft_device"] or config["device"], room, config["arithmetic"] == "invariant"
-    )
+    draft, proof = _network("draft", config, path, dtype, config["draft_device"] or config["device"])
     if draft.vocabulary != target.vocabulary:
         raise UserError(
             f"draft {kind} has {draft.vocabulary} rows of vocabulary, the target {target.vocabulary}",

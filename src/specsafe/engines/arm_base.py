@@ -27,6 +27,8 @@ class LiveArm(FrozenArm):
 
     speculation_fields: ClassVar[tuple[str, ...]]
     """In what a speculative arm may differ from its target."""
+    width_fields: ClassVar[tuple[str, ...]]
+    """In what a width arm may differ from the speculative one: its passes must have the same shape."""
     rules: ClassVar[dict[str, bool]]
     """Acceptance rules that the engine can really apply, and whether each leaves the target's distribution alone."""
 

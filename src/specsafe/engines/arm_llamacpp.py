@@ -13,6 +13,7 @@ class LlamaCppArm(LiveArm):
     """llama.cpp in a worker process, through xllamacpp."""
 
     speculation_fields: ClassVar[tuple[str, ...]] = ("draft", "n_max", "p_min", "rule", "leak")
+    width_fields: ClassVar[tuple[str, ...]] = ("draft", "rule", "leak")
     rules: ClassVar[dict[str, bool]] = {"greedy": True, "agreement": True, "synthetic": False}
 
     kind: Literal["llamacpp"] = "llamacpp"

@@ -47,6 +47,8 @@ class NativeArm(LiveArm):
         *("num_speculative_tokens", "draft_device", "width", "telemetry"),
     )
 
+    width_fields: ClassVar[tuple[str, ...]] = speculation_fields
+
     kind: Literal["native"] = "native"
     model: str = Field(
         LiveArm.model_fields["model"].default,

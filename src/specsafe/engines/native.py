@@ -11,7 +11,7 @@ from pathlib import Path
 from specsafe.drafts.layers import parse_keep
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.arms import AnyArm
-from specsafe.engines.base import Audited, Claim, Failure, Json, Sample
+from specsafe.engines.base import Audited, Claim, Failure, Json, Request, Sample, Session
 from specsafe.engines.worker import WorkerSession, WorkerSpec, cores
 from specsafe.errors import UserError
 from specsafe.models.store import resolve, sha256_file
@@ -64,24 +64,27 @@ def resolved(arm: NativeArm) -> Json:
     }
 
 
+def stack_config(arm: NativeArm) -> Json:
+    """An arm as decoding.stack reads it, its files found."""
+    return {
+        **arm.model_dump(),
+        "rule": arm.rule_in_force,
+        "rule_parameters": _as_rule(arm),
+        "stops": arm.stops,
+        "model_path": model_path(arm.model),
+        "draft_path": draft_path(arm) or "",
+        "keep": _kept_layers(arm.draft),
+        "lookup": _longest_ngram(arm.draft),
+    }
+
+
 def open_session(arm: NativeArm, log: Path | None = None) -> WorkerSession:
     """Start the worker of an arm. Raises UserError if it cannot load or its arithmetic cannot be proved."""
     files = check(arm)
     threads, slots = (resolved(arm)[name] for name in ("threads", "slots"))
     spec = WorkerSpec(
         module="specsafe.engines.native_worker",
-        config={
-            **arm.model_dump(),
-            "threads": threads,
-            "slots": slots,
-            "rule": arm.rule_in_force,
-            "rule_parameters": _as_rule(arm),
-            "stops": arm.stops,
-            "model_path": model_path(arm.model),
-            "draft_path": draft_path(arm) or "",
-            "keep": _kept_layers(arm.draft),
-            "lookup": _longest_ngram(arm.draft),
-        },
+        config={**stack_config(arm), "threads": threads, "slots": slots},
         engine="the native engine",
         model=f"{arm.model} (draft {arm.draft})",
         facts={
@@ -93,9 +96,26 @@ def open_session(arm: NativeArm, log: Path | None = None) -> WorkerSession:
             "device": arm.device,
         },
         in_flight=slots,
-        sample=partial(_sample, arm),
+        sample=partial(to_sample, arm),
     )
     return WorkerSession(spec, log)
+
+
+def require_room(session: Session, arm: NativeArm, requests: Iterable[Request]) -> None:
+    """Raise UserError if some prompt leaves no room for an answer; all are read, none is answered."""
+    if not isinstance(session, WorkerSession):
+        raise TypeError(f"{session} is no session of a native arm")
+    asked = {r.item: {"item": r.item, "prompt": r.prompt, "measure": True} for r in requests}
+    told = [m for m in session.ask(asked) if not isinstance(m, Failure)]
+    needed = {m["item"]: m["prompt_tokens"] + arm.max_tokens for m in told}
+    too_long = {item: n for item, n in needed.items() if n > arm.context}
+    if too_long:
+        item, most = max(too_long.items(), key=lambda pair: pair[1])
+        raise UserError(
+            f"{len(too_long)} of {len(asked)} prompts do not fit context={arm.context}: {item} needs {most} tokens, "
+            f"{arm.max_tokens} of them for its answer",
+            f"use context={most} or more, or leave those items out",
+        )
 
 
 def auditor(arm: AnyArm) -> NativeArm:
@@ -173,7 +193,8 @@ def _sha256(path: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sample(arm: NativeArm, message: Json) -> Sample:
+def to_sample(arm: NativeArm, message: Json) -> Sample:
+    """An answer line of the worker as a sample."""
     return Sample(
         item=message["item"],
         text=message["text"],

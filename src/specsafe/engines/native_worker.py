@@ -1,6 +1,6 @@
 """The worker process of one native arm: JSON lines in, JSON lines out (see engines.worker).
 
-A request {"item", "prompt", "replicate"} is decoded; {"item", "prompt", "answer"} is audited. The worker ends when
+A request {"item", "prompt", "replicate"} is decoded; with "measure" only its tokens are counted; {"item", "prompt", "answer"} is audited. The worker ends when
 its input ends, so it cannot outlive a killed parent.
 """
 
@@ -89,12 +89,15 @@ def serve(stack: Stack, source: IO[str], say: Say) -> None:
 
 
 def _taken(stack: Stack, auditor: Auditor, request: Json, say: Say) -> Prompt | None:
-    """A request as a prompt for the loop; None if it was answered at once, as an audit is."""
+    """A request as a prompt for the loop; None if it was answered at once, as a measure or an audit is."""
     from specsafe.decoding.loop import Prompt
     from specsafe.decoding.verify import UnfitError
 
     try:
         tokens = stack.prompt_tokens(request["prompt"])
+        if request.get("measure"):
+            say({"item": request["item"], "prompt_tokens": len(tokens)})
+            return None
         if "answer" in request:
             began = time.perf_counter()
             found = auditor.audit(request["item"], tokens, request["answer"])

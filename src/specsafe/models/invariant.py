@@ -28,6 +28,7 @@ from specsafe.models.network import TILE, LlamaNetwork
 WIDTHS = (1, 2, 3, 5, TILE, TILE + 1, 2 * TILE + 1)
 BATCHES = (2, 7, 32)
 _PROMPT, _STEPS = 21, 3
+_CAPACITY = 1024
 _LONG = (200, 300, 700)  # contexts of one and of several blocks of the cache
 
 
@@ -82,6 +83,9 @@ def prove(network: LlamaNetwork, capacity: int) -> tuple[int, tuple[str, ...]]:
 
     Hidden states are compared, and the output head apart: equal states then have equal logits.
     """
+    capacity = min(
+        capacity, _CAPACITY
+    )  # blocks have one size: a longer cache has more of them, no other ones
     room = min(capacity, network.context)
     length = min(_PROMPT + _STEPS * max(WIDTHS), room)
     tokens = _tokens(network, max(BATCHES), length)

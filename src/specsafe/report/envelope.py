@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from specsafe import __version__
+from specsafe.audit.result import AuditResult
 from specsafe.screen.plan import Reach
 from specsafe.screen.result import ScreenResult
 
@@ -39,7 +40,7 @@ class Envelope(BaseModel):
     version: str = __version__
     command: str
     exit_code: int
-    result: ScreenResult | list[ScreenResult] | PlanDocument | None = None
+    result: ScreenResult | list[ScreenResult] | PlanDocument | AuditResult | None = None
     error: Failure | None = None
 
 

@@ -39,7 +39,7 @@ def summary(result: ScreenResult, places: Sequence[str] = ()) -> str:
         _speed(result),
         *_wrap(_tais(result)),
         *_wrap(_scorers(result)),
-        *_wrap(f"answered/planned: {', '.join(f'{a.role} {a.answered}/{a.planned}' for a in result.arms)}"),
+        *_wrap(f"answered/planned: {', '.join(map(_answered, result.arms))}"),
         *(line for a in result.arms for line in _failed(a)),
         *_wrap(_ran(result)),
         *places,
@@ -176,6 +176,11 @@ def _scorers(result: ScreenResult) -> str:
     ]
     used = ", ".join(dict.fromkeys(s for ids in result.scorers.values() for s in ids))
     return f"scored by {used}{'; beside it: ' if rows else ''}{', '.join(rows)}"
+
+
+def _answered(arm: ArmSummary) -> str:
+    proved = f" ({arm.proved} proved by audit, not decoded)" if arm.proved else ""
+    return f"{arm.role} {arm.answered}/{arm.planned}{proved}"
 
 
 def _failed(arm: ArmSummary) -> list[str]:

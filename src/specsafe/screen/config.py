@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from specsafe.drafts import DEFAULT_KEEP
-from specsafe.engines.arms import AnyArm, Arm, LiveArm, RecordedArm, parse_arm
+from specsafe.engines.arms import AnyArm, Arm, LiveArm, NativeArm, RecordedArm, parse_arm
 from specsafe.errors import UserError
 
+Baseline = Literal["decode", "audit"]
 PREFILL = "Sure, here is"
 LEAK = 0.5
 LEAK_ITEMS_PER_AXIS = 8
@@ -38,6 +40,10 @@ class ScreenConfig(BaseModel):
         1 / 3, gt=0, le=1, description="part of the items for replicate, width and prefill arm"
     )
     quick: bool = False
+    baseline: Baseline = Field(
+        "decode",
+        description="how the target's answers come about: all decoded, or decoded only where an audit cannot prove them",
+    )
 
 
 def build_config(
@@ -51,6 +57,7 @@ def build_config(
     alpha: float = 0.05,
     share: float = 1 / 3,
     quick: bool = False,
+    baseline: Baseline = "decode",
 ) -> ScreenConfig:
     """Fill in the arms that follow from target and speculative arm. Raises UserError for an unmatched pair.
 
@@ -59,6 +66,8 @@ def build_config(
     prefill = leak = None
     doses: tuple[tuple[str, AnyArm], ...] = ()
     _require_own_answers(target, speculative, replicate, width)
+    if baseline == "audit":
+        _require_provable(target)
     if isinstance(target, LiveArm):
         if replicate is not None:
             raise UserError("the replicate of a live target is the target itself", "leave --replicate out")
@@ -72,7 +81,7 @@ def build_config(
         _require_matched(target, speculative)
         replicate = target
         width = width or speculative.width_arm()
-        _require_same(speculative, width, "width", speculative.speculation_fields)
+        _require_same(speculative, width, "width", speculative.width_fields)
         prefill = target.model_copy(update={"prefill": PREFILL})
         if speculative.lossless and target.temperature == 0:
             leak = speculative.leak_arm(LEAK)
@@ -90,7 +99,22 @@ def build_config(
         alpha=alpha,
         share=share,
         quick=quick,
+        baseline=baseline,
     )
+
+
+def _require_provable(target: AnyArm) -> None:
+    """Answers can be proved instead of decoded only where both give the same bits."""
+    if not isinstance(target, NativeArm):
+        raise UserError(
+            f"--baseline audit: kind={target.kind} cannot audit yet",
+            "use --target kind=native, or leave it out",
+        )
+    if target.temperature > 0 or target.arithmetic != "invariant":
+        raise UserError(
+            "--baseline audit needs temperature=0 and arithmetic=invariant: nothing else proves what decoding would say",
+            "make the target so, or leave it out",
+        )
 
 
 def _require_matched(target: LiveArm, speculative: LiveArm) -> None:
@@ -162,11 +186,14 @@ def make_config(
     alpha: float,
     share: float,
     quick: bool,
+    baseline: str = "decode",
 ) -> ScreenConfig:
     """Arms as text (see engines.arms.parse_arm) and options -> the configuration.
 
     Without a speculative arm the default draft is taken. Raises UserError for whatever cannot be read.
     """
+    if baseline not in ("decode", "audit"):
+        raise UserError(f"--baseline must be decode or audit, got {baseline!r}", "leave it out for decode")
     base = _with_template(parse_arm(target), chat_template)
     if not speculative and not isinstance(base, LiveArm):
         raise UserError(
@@ -192,4 +219,5 @@ def make_config(
         alpha=alpha,
         share=share,
         quick=quick,
+        baseline="audit" if baseline == "audit" else "decode",
     )

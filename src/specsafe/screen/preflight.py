@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specsafe.battery import Item
 from specsafe.battery.items import hash_rank
-from specsafe.engines import LlamaCppArm, NativeArm, Request, Sample, open_session
+from specsafe.engines import LlamaCppArm, NativeArm, Request, Sample, native, open_session
 from specsafe.errors import UserError
 from specsafe.study.run import Job
 
@@ -33,6 +33,8 @@ def _probe(job: Job, arm: LlamaCppArm | NativeArm, logs: Path | None) -> int:
     session = open_session(arm, logs / f"{job.role}.log" if logs else None)
     count = answered = 0
     try:
+        if isinstance(arm, NativeArm):
+            native.require_room(session, arm, [Request(i.id, i.prompt) for i in job.items])
         for item in _probes(job.items):
             samples = list(session.generate([Request(item.id, item.prompt)]))
             if len(samples) == 1 and isinstance(samples[0], Sample):

@@ -197,6 +197,7 @@ class ArmSummary(_Record):
     replicate: int
     planned: int
     answered: int
+    proved: int
     failed: list[FailedItem]
     config: dict[str, Any]
     fingerprint: dict[str, Any] | None

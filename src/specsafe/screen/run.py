@@ -16,6 +16,7 @@ from specsafe.screen.config import QUICK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.forks import compare, is_large
 from specsafe.screen.plan import make_jobs, planned_items, reachable, rerun_job
 from specsafe.screen.preflight import preflight
+from specsafe.screen.proved import prove_first
 from specsafe.screen.result import ScreenResult
 from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, storage_errors
 from specsafe.study.run import Job, Progress, run_jobs
@@ -112,6 +113,9 @@ def _run(
                 jobs
             ):  # a resume logs nothing: its report is that of an undisturbed run
                 ledger.event(remark)
+        if config.baseline == "audit":
+            notice("speculative arm first; then an audit tells which of its answers are the target's too")
+            prove_first(jobs, ledger, logs=logs, report=report)
         run_jobs(jobs, ledger, at_once=resolved["at_once"], logs=logs, report=report)
     again = _to_rerun(ledger, items)
     if again and isinstance(config.speculative, LiveArm):

@@ -31,6 +31,7 @@ class Answer:
     letters: str | None
     prefill_seconds: float | None
     seconds: float | None
+    proved: bool
 
 
 class Tokens(NamedTuple):
@@ -84,6 +85,7 @@ def light_part(sample: Sample) -> Answer:
         letters=None if sample.letters is None else dump(sample.letters),
         prefill_seconds=sample.prefill_seconds,
         seconds=sample.seconds,
+        proved=sample.proved,
     )
 
 

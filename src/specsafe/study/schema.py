@@ -26,7 +26,7 @@ CREATE TABLE arm (role TEXT PRIMARY KEY, id TEXT NOT NULL, replicate INTEGER NOT
 CREATE TABLE sample (study TEXT NOT NULL, arm TEXT NOT NULL, item TEXT NOT NULL, replicate INTEGER NOT NULL,
   text_sha256 TEXT NOT NULL, tokens_sha256 TEXT, tokens INTEGER, finish TEXT NOT NULL, drafted INTEGER,
   accepted INTEGER, rounds INTEGER, accepted_at TEXT, letters TEXT, prompt_tokens INTEGER,
-  prefill_seconds REAL, seconds REAL, text TEXT NOT NULL, token_ids TEXT, logprobs TEXT, top TEXT, columns TEXT,
+  prefill_seconds REAL, seconds REAL, proved INTEGER NOT NULL, text TEXT NOT NULL, token_ids TEXT, logprobs TEXT, top TEXT, columns TEXT,
   PRIMARY KEY (study, arm, item, replicate)) STRICT;
 CREATE TABLE failure (arm TEXT NOT NULL, item TEXT NOT NULL, replicate INTEGER NOT NULL, reason TEXT NOT NULL,
   tries INTEGER NOT NULL, PRIMARY KEY (arm, item, replicate)) STRICT;
