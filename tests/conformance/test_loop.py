@@ -260,7 +260,7 @@ def test_no_token_is_forwarded_twice(slots):
 
 def test_lengths_that_are_not_the_context_stop_the_run():
     """The check of every round can fail: a cache that keeps rejected tokens, one that loses a token."""
-    for wrong in (lambda now, kept: now, lambda now, kept: [n - 1 for n in kept]):
+    for wrong in (lambda now, kept: now, lambda now, kept: [max(0, n - 1) for n in kept]):
         target = network(model())
         make = target.new_cache
 

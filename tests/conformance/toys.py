@@ -135,6 +135,7 @@ class Chain:
     """A network that counts: after token t comes t + 1. Slots, caches and logits as any other's."""
 
     vocabulary, context, layers, bytes = 60, 1000, 1, 0
+    reads_together = True
     device = CPU
 
     def new_cache(self, rows: int, capacity: int) -> SlotCache:

@@ -34,6 +34,7 @@ def test_the_proof_holds_on_the_real_model_and_is_kept(network, own_cache, monke
     assert proved.invariant
     assert not network.invariant
     assert proof.rows > 900
+    assert proved.tile == proof.tile == 2, "this machine's library needs no larger tile"
     monkeypatch.setattr(invariant, "prove", lambda *_: pytest.fail("the same machine is not asked twice"))
     assert invariant.make_invariant(network, CAPACITY)[1] == proof
     assert len(list(own_cache.iterdir())) == 1
@@ -45,7 +46,7 @@ def test_the_proof_can_fail_and_then_nothing_is_claimed(network, own_cache, monk
     rows, failed = invariant.prove(network, 100)
     assert rows > 500
     assert "1 rows at a time" in failed
-    monkeypatch.setattr(LlamaNetwork, "with_arithmetic", lambda self, invariant: self)
+    monkeypatch.setattr(LlamaNetwork, "with_arithmetic", lambda self, invariant, tile: self)
     with pytest.raises(UserError, match=r"does not hold on this machine.*1 rows at a time") as error:
         invariant.make_invariant(network, 100)
     assert "arithmetic=fast" in error.value.hint

@@ -17,7 +17,8 @@ from specsafe.decoding.rules import Proposal
 from specsafe.models.cache import Cache
 from specsafe.models.network import Network
 
-PREFILL_CHUNK = 512
+PREFILL_CHUNK = 512  # tokens of one pass over prompts, padding included
+_WASTE = 1.25
 _T = TypeVar("_T")
 
 
@@ -43,8 +44,8 @@ class Drafter(Protocol):
     cache_bytes: int
     """Memory of its cache."""
 
-    def join(self, prompt: Sequence[int]) -> None:
-        """A new sequence, the last row."""
+    def join(self, prompts: Sequence[Sequence[int]]) -> None:
+        """New sequences, the last rows."""
 
     def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
         """Propose min(width, room[b]) tokens or fewer for each row b; width ≥ 1."""
@@ -79,11 +80,11 @@ class NetworkDrafter:
         self._context: list[int] = []  # committed tokens, a row each
         self.forwards, self.cache_bytes = 0, self._cache.bytes
 
-    def join(self, prompt: Sequence[int]) -> None:
-        """Read a prompt but its last token, which the first proposal starts from."""
-        read(self._network, prompt[:-1], self._cache)
-        self._unread.append([prompt[-1]])
-        self._context.append(len(prompt))
+    def join(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Read prompts but for their last tokens, which the first proposal starts from."""
+        read(self._network, [p[:-1] for p in prompts], self._cache)
+        self._unread.extend([p[-1]] for p in prompts)
+        self._context.extend(map(len, prompts))
 
     def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
         """See Drafter.propose."""
@@ -152,9 +153,9 @@ class LookupDrafter:
         self._contexts: list[list[int]] = []
         self.forwards = self.cache_bytes = 0
 
-    def join(self, prompt: Sequence[int]) -> None:
+    def join(self, prompts: Sequence[Sequence[int]]) -> None:
         """See Drafter.join."""
-        self._contexts.append(list(prompt))
+        self._contexts.extend(map(list, prompts))
 
     def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
         """See Drafter.propose."""
@@ -191,9 +192,9 @@ class ScriptedDrafter:
         self._done: list[int] = []
         self.forwards = self.cache_bytes = 0
 
-    def join(self, prompt: Sequence[int]) -> None:
+    def join(self, prompts: Sequence[Sequence[int]]) -> None:
         """See Drafter.join."""
-        self._done.append(0)
+        self._done.extend([0] * len(prompts))
 
     def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
         """See Drafter.propose."""
@@ -209,12 +210,35 @@ class ScriptedDrafter:
         replace_by_last(self._done, row)
 
 
-def read(network: Network, tokens: Sequence[int], cache: Cache) -> None:
-    """Prefill a new last row of a cache with some tokens (none is fine), a chunk at a time."""
-    row = cache.add_row()
-    for start in range(0, len(tokens), PREFILL_CHUNK):
-        chunk = torch.tensor([tokens[start : start + PREFILL_CHUNK]], device=network.device)
-        network.forward(chunk, cache, row)
+def read(network: Network, texts: Sequence[Sequence[int]], cache: Cache) -> None:
+    """Prefill new last rows of a cache with some tokens each (none is fine), in few and not too long passes."""
+    start = 0
+    while start < len(texts):
+        count = _together(texts[start:]) if network.reads_together else 1
+        _read_rows(network, texts[start : start + count], cache)
+        start += count
+
+
+def _together(texts: Sequence[Sequence[int]]) -> int:
+    """How many of the first texts are worth one pass: padding to the longest costs less than passes of their own."""
+    longest, tokens, count = 0, 0, 0
+    for text in texts:
+        longest, tokens = max(longest, len(text)), tokens + len(text)
+        padded = longest * (count + 1)
+        if count and (padded > PREFILL_CHUNK or padded > _WASTE * tokens):
+            break
+        count += 1
+    return count
+
+
+def _read_rows(network: Network, texts: Sequence[Sequence[int]], cache: Cache) -> None:
+    """Texts side by side, padded on the right by what is taken back."""
+    rows = [cache.add_row() for _ in texts]
+    before, width = cache.lengths.copy(), max(map(len, texts))
+    padded = torch.tensor([[*t, *[*t[-1:], 0][:1] * (width - len(t))] for t in texts], device=network.device)
+    for start in range(0, width, PREFILL_CHUNK):
+        network.forward(padded[:, start : start + PREFILL_CHUNK], cache, rows[0])
+    cache.truncate([*before[: rows[0]], *map(len, texts)])
 
 
 def replace_by_last(rows: list[_T], row: int) -> None:

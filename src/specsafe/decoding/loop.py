@@ -144,20 +144,25 @@ class Decoder:
     def run(self, take: Callable[[bool], Prompt | None]) -> Iterator[Answer | Stopped]:
         """As generate; take(wait) gives the next prompt, or None: none now, or with wait none ever again."""
         while True:
-            while len(self._rows) < self._plan.slots:
-                prompt = take(not self._rows)
+            new: list[Prompt] = []
+            while len(self._rows) + len(new) < self._plan.slots:
+                prompt = take(not self._rows and not new)
                 if prompt is None:
                     break
-                refused = self._join(prompt)
-                if refused is not None:
+                refused = self._refused(prompt)
+                if refused is None:
+                    new.append(prompt)
+                else:
                     yield refused
+            if new:
+                self._join(new)
             if not self._rows:
                 return
             self._round()
             yield from self._leave()
 
-    def _join(self, prompt: Prompt) -> Stopped | None:
-        """Prefill a new sequence; or why not."""
+    def _refused(self, prompt: Prompt) -> Stopped | None:
+        """Why a sequence cannot be decoded; None if it can."""
         plan, needed = self._plan, len(prompt.tokens) + self._plan.stop.limit
         if not prompt.tokens:
             return Stopped(prompt.item, "the prompt has no token")
@@ -166,16 +171,22 @@ class Decoder:
                 prompt.item,
                 f"{len(prompt.tokens)} prompt tokens and {plan.stop.limit} of answer pass the context of {plan.capacity}",
             )
-        start = time.perf_counter()
-        read(self._target, prompt.tokens[:-1], self._cache)
-        if self._drafter is not None:
-            self._drafter.join(prompt.tokens)
-        now = time.perf_counter()
-        key = stream_key(plan.seed, prompt.item, prompt.replicate)
-        self._rows.append(
-            _Row(prompt, key, Emitted(plan.stop), now - start, now, accepted_at=[0] * plan.drafted)
-        )
         return None
+
+    def _join(self, new: Sequence[Prompt]) -> None:
+        """Prefill new sequences; each is told its share of the time, by its tokens."""
+        plan, start = self._plan, time.perf_counter()
+        read(self._target, [p.tokens[:-1] for p in new], self._cache)
+        if self._drafter is not None:
+            self._drafter.join([p.tokens for p in new])
+        now = time.perf_counter()
+        each = (now - start) / sum(len(p.tokens) for p in new)
+        for prompt in new:
+            key = stream_key(plan.seed, prompt.item, prompt.replicate)
+            seconds = each * len(prompt.tokens)
+            self._rows.append(
+                _Row(prompt, key, Emitted(plan.stop), seconds, now, accepted_at=[0] * plan.drafted)
+            )
 
     def _round(self) -> None:
         plan = self._plan

@@ -129,6 +129,7 @@ def facts(stack: Stack) -> Json:
         "rule_parameters": repr(stack.rule) if drafter.drafts else "",
         "arithmetic": stack.config["arithmetic"],
         "rows_proved_equal": {role: proof.rows for role, proof in stack.proofs.items()},
+        "tile": {role: proof.tile for role, proof in stack.proofs.items()},
         "slots": stack.config["slots"],
         "context_per_slot": stack.config["context"],
         "bytes": {

@@ -92,6 +92,8 @@ class TransformersNetwork:
     more than keys and values, and for `invariant`, which only our own networks can promise.
     """
 
+    reads_together = False
+
     def __init__(
         self, folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu", *, invariant: bool = False
     ) -> None:

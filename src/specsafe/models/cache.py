@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Cache(Protocol):
@@ -31,7 +32,11 @@ class Cache(Protocol):
 
 
 class SlotCache:
-    """The cache of network.Network: keys and values [layers, rows, kv_heads, capacity, head_dim]."""
+    """The cache of network.LlamaNetwork: keys and values [layers, rows, kv_heads, room, head_dim].
+
+    The room grows with the longest row, `unit` slots at a time, up to the capacity: products over the part in use
+    then read one piece of memory. bytes: at full capacity.
+    """
 
     def __init__(
         self,
@@ -43,14 +48,20 @@ class SlotCache:
         *,
         dtype: torch.dtype,
         device: torch.device,
+        unit: int = 64,
     ) -> None:
-        shape = (layers, rows, kv_heads, capacity, head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.capacity, self.rows, self._heads = capacity, rows, kv_heads
+        self.keys = torch.zeros((layers, rows, kv_heads, 0, head_dim), dtype=dtype, device=device)
+        self.values = torch.zeros_like(self.keys)
+        self.capacity, self.rows, self._heads, self._unit = capacity, rows, kv_heads, unit
         self.lengths: list[int] = []
-        self.bytes = 2 * self.keys.numel() * self.keys.element_size()
+        self.bytes = 2 * layers * rows * kv_heads * capacity * head_dim * self.keys.element_size()
 
+    @property
+    def room(self) -> int:
+        """Slots a row has at the moment."""
+        return self.keys.shape[3]
+
+    @torch.inference_mode()
     def add_row(self) -> int:
         """A new empty row, the last -> its index."""
         if len(self.lengths) == self.rows:
@@ -62,6 +73,7 @@ class SlotCache:
         self.lengths.append(0)
         return row
 
+    @torch.inference_mode()
     def drop_row(self, row: int) -> None:
         """Free a row; the last row takes its place."""
         last = len(self.lengths) - 1
@@ -83,17 +95,20 @@ class SlotCache:
             self.lengths[row] += width
 
     def require_room(self, first: int, rows: int, width: int) -> None:
-        """Raise ValueError if a forward pass would write past the capacity."""
+        """Make room for a forward pass. Raises ValueError if it would write past the capacity."""
         longest = max(self.lengths[first : first + rows])
         if longest + width > self.capacity:
             raise ValueError(f"{longest} + {width} tokens do not fit a cache of {self.capacity}")
+        if longest + width > self.room:
+            more = min(-(-(longest + width) // self._unit) * self._unit, self.capacity) - self.room
+            self.keys, self.values = (pad(part, (0, 0, 0, more)) for part in (self.keys, self.values))
 
     def slots(self, positions: Tensor, first: int) -> Tensor:
-        """Flat indices into one layer's [rows * kv_heads * capacity] slots for positions [B, W] of rows first.. -> [B*W*kv_heads]."""
+        """Flat indices into one layer's [rows * kv_heads * room] slots for positions [B, W] of rows first.. -> [B*W*kv_heads]."""
         batch = positions.shape[0]
         rows = torch.arange(first, first + batch, device=positions.device)[:, None, None]
         heads = torch.arange(self._heads, device=positions.device)[None, None]
-        return ((rows * self._heads + heads) * self.capacity + positions[:, :, None]).reshape(-1)
+        return ((rows * self._heads + heads) * self.room + positions[:, :, None]).reshape(-1)
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keys and values [B*W*kv_heads, head_dim] into the slots of a layer."""

@@ -1,7 +1,7 @@
 """Invariant arithmetic: the bits of a row do not depend on batch, neighbours, width or slot. Proved, or not claimed.
 
 Floating-point sums depend on their order, and a library chooses that order by the shape of the product. Padded to
-whole tiles (network.TILE) the shapes met in decoding leave the order alone on the machines where this proof holds;
+whole tiles of rows the shapes met in decoding leave the order alone on the machines where this proof holds;
 it runs the very weights that will decode, over widths, batches and prefill, and compares every bit. Which sums a
 library chooses follows from processor, build, threads, dtype and shapes: for these, a proof is run once and kept.
 """
@@ -23,9 +23,10 @@ from torch import Tensor
 from specsafe.errors import UserError
 from specsafe.fetch import cache_folder
 from specsafe.models import network as network_module
-from specsafe.models.network import TILE, LlamaNetwork
+from specsafe.models.network import LlamaNetwork
 
-WIDTHS = (1, 2, 3, 5, TILE, TILE + 1, 2 * TILE + 1)
+TILES = (2, 8)  # the smallest that can be proved is taken: it costs least
+WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 15, 17)
 BATCHES = (2, 7, 32)
 _PROMPT, _STEPS = 21, 3
 _CAPACITY = 1024
@@ -33,9 +34,10 @@ _LONG = (200, 300, 700)  # contexts of one and of several blocks of the cache
 
 
 class Proof(NamedTuple):
-    """How many rows were compared, all of them equal bit for bit, and how long that took."""
+    """How many rows were compared, all of them equal bit for bit, in tiles of how many, and how long that took."""
 
     rows: int
+    tile: int
     seconds: float
 
 
@@ -44,18 +46,22 @@ def make_invariant(network: LlamaNetwork, capacity: int) -> tuple[LlamaNetwork, 
 
     Raises UserError if the proof fails.
     """
-    invariant = network.with_arithmetic(invariant=True)
-    kept = cache_folder() / "proofs" / f"{_conditions(invariant, capacity)}.json"
+    kept = cache_folder() / "proofs" / f"{_conditions(network, capacity)}.json"
     if kept.exists():
-        return invariant, Proof(**json.loads(kept.read_text()))
+        proof = Proof(**json.loads(kept.read_text()))
+        return network.with_arithmetic(invariant=True, tile=proof.tile), proof
     started = time.perf_counter()
-    rows, failed = prove(invariant, capacity)
-    if failed:
+    for tile in TILES:
+        invariant = network.with_arithmetic(invariant=True, tile=tile)
+        rows, failed = prove(invariant, capacity)
+        if not failed:
+            break
+    else:
         raise UserError(
             f"invariant arithmetic does not hold on this machine in {network.dtype}: {', '.join(failed)}",
             "use arithmetic=fast, which claims nothing, or another dtype",
         )
-    proof = Proof(rows, round(time.perf_counter() - started, 3))
+    proof = Proof(rows, tile, round(time.perf_counter() - started, 3))
     kept.parent.mkdir(parents=True, exist_ok=True)
     temporary = kept.with_suffix(f".{os.getpid()}.part")
     temporary.write_text(json.dumps(proof._asdict()))
@@ -104,7 +110,7 @@ def prove(network: LlamaNetwork, capacity: int) -> tuple[int, tuple[str, ...]]:
             rows += compared
             if not equal:
                 failed.append(f"batches of {batch}, {width} rows a sequence")
-    for length in (n for n in _LONG if n + TILE < room):
+    for length in (n for n in _LONG if n + 8 < room):
         compared, equal = _same_far_on(network, capacity, length)
         rows += compared
         if not equal:
@@ -140,13 +146,14 @@ def _head_rows(network: LlamaNetwork, hidden: Tensor) -> tuple[int, list[str]]:
 def _same_in_batch(
     network: LlamaNetwork, tokens: Tensor, whole: Sequence[Tensor], capacity: int, width: int
 ) -> tuple[int, bool]:
-    """Ragged prompts side by side, then a pass over all rows -> (rows compared, were all bits equal)."""
+    """Ragged prompts in one pass, then a pass over all rows -> (rows compared, were all bits equal)."""
     batch = tokens.shape[0]
     cache = network.new_cache(batch, capacity)
     prompts = [min(1 + (7 * row) % _PROMPT, tokens.shape[1] - width) for row in range(batch)]
-    for row, prompt in enumerate(prompts):
+    for _ in prompts:
         cache.add_row()
-        network.forward(tokens[row : row + 1, :prompt], cache, row)
+    network.forward(tokens[:, : max(prompts)], cache)  # padded on the right, as the loop reads prompts
+    cache.truncate(prompts)
     part = torch.stack([tokens[row, n : n + width] for row, n in enumerate(prompts)])
     hidden = network.forward(part, cache)
     equal = [torch.equal(hidden[row], whole[row][n : n + width]) for row, n in enumerate(prompts)]

@@ -15,16 +15,14 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, pad, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, pad, scaled_dot_product_attention, silu
 
 from specsafe.models.architecture import Architecture
 from specsafe.models.cache import Cache, SlotCache
 from specsafe.models.checkpoint import Checkpoint
 from specsafe.models.linear import Matrix
 
-TILE = 8
-"""Rows to whose multiples a product is padded in invariant mode: all rows together, in attention each sequence's."""
-_BLOCK = 256  # slots of the cache that one product of the invariant attention reads
+_BLOCK = 128  # slots of the cache that one product of the invariant attention reads
 _BUCKET = 64  # slots to whose multiples any attention reads
 _MANY = 8  # rows from which products over all of them are faster than the fused kernel
 
@@ -37,6 +35,8 @@ class Network(Protocol):
     layers: int
     device: torch.device
     bytes: int
+    reads_together: bool
+    """Whether several new rows may be read in one pass beside rows in flight."""
 
     def new_cache(self, rows: int, capacity: int) -> Cache:
         """An empty cache for at most so many sequences of at most `capacity` tokens."""
@@ -65,19 +65,23 @@ class _Layer(NamedTuple):
 class LlamaNetwork:
     """Weights of the family on one device, ready to run; see Network."""
 
+    reads_together = True
+
     def __init__(
         self,
         checkpoint: Checkpoint,
         device: torch.device | str = "cpu",
         *,
         invariant: bool = False,
+        tile: int = 8,
     ) -> None:
         self.architecture = a = checkpoint.architecture
         tensors, self.device = checkpoint.tensors, torch.device(device)
-        self.invariant = invariant
+        self.invariant, self.tile = invariant, tile
         self.vocabulary, self.context, self.layers = a.vocab_size, a.max_positions, a.layers
         self._embed = tensors["embed_tokens.weight"].to(self.device)
         self._norm = tensors["norm.weight"].to(self.device)
+        self._eps = torch.tensor(a.norm_eps, dtype=torch.float32, device=self.device)
         self._head = Matrix(self._embed if a.tied else tensors["lm_head.weight"].to(self.device))
         self._stack = [_layer(tensors, i, self.device) for i in range(a.layers)]
         self._cos, self._sin = rotary_tables(a, self._embed.dtype, self.device)
@@ -98,21 +102,32 @@ class LlamaNetwork:
         other.layers, other.bytes = len(keep), 0
         return other
 
-    def with_arithmetic(self, *, invariant: bool) -> LlamaNetwork:
-        """The same weights, invariant or fast."""
+    def with_arithmetic(self, *, invariant: bool, tile: int = 8) -> LlamaNetwork:
+        """The same weights, invariant or fast.
+
+        tile: rows to whose multiples an invariant product is padded; all rows together, in attention each sequence's.
+        """
         other = self.with_layers(range(self.layers))
-        other.invariant, other.bytes = invariant, self.bytes
+        other.invariant, other.tile, other.bytes = invariant, tile, self.bytes
         return other
 
     def new_cache(self, rows: int, capacity: int) -> SlotCache:
         """An empty cache; capacity is rounded up so that padding rows and whole buckets fit."""
         a = self.architecture
         unit = _BLOCK if self.invariant else _BUCKET
-        room = -(-(capacity + TILE) // unit) * unit
+        room = -(-(capacity + self.tile) // unit) * unit
         return SlotCache(
-            self.layers, rows, a.kv_heads, room, a.head_dim, dtype=self.dtype, device=self.device
+            self.layers,
+            rows,
+            a.kv_heads,
+            room,
+            a.head_dim,
+            dtype=self.dtype,
+            device=self.device,
+            unit=unit,
         )
 
+    @torch.inference_mode()
     def forward(self, tokens: Tensor, cache: SlotCache, first: int = 0) -> Tensor:
         """See Network.forward."""
         batch, width = tokens.shape
@@ -126,18 +141,22 @@ class LlamaNetwork:
         cache.append(first, batch, width)
         return x[: batch * width].view(batch, width, -1)
 
+    @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """See Network.logits."""
         whole = self._whole_tiles(hidden)
         return self._head(self._normed(whole, self._norm))[: hidden.shape[0]].float()
 
     def _whole_tiles(self, x: Tensor) -> Tensor:
-        """Rows [N, H] made a multiple of TILE where the arithmetic is invariant."""
-        padding = -x.shape[0] % TILE if self.invariant else 0
+        """Rows [N, H] made a multiple of the tile where the arithmetic is invariant."""
+        padding = -x.shape[0] % self.tile if self.invariant else 0
         return pad(x, (0, 0, 0, padding)) if padding else x
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        return rms_norm(x, (x.shape[-1],), weight, self.architecture.norm_eps)
+        """Root mean square norm: x / sqrt(mean(x^2) + eps) * weight over the last dimension, the division in float32."""
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = torch.addcmul(self._eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+        return (x * scale).to(x.dtype) * weight
 
     def _attend(self, layer: _Layer, index: int, x: Tensor, rows: _Rows, cache: SlotCache) -> Tensor:
         """Attention of rows x [N, H] over their own sequences -> [N, heads * head_dim]."""
@@ -198,7 +217,7 @@ class _Rows(NamedTuple):
         unit = _BLOCK if network.invariant else _BUCKET
         length = -(-(max(lengths) + width) // unit) * unit
         unseen = torch.arange(length, device=network.device) > positions[:, :, None]
-        padding = -width % TILE if network.invariant else 0
+        padding = -width % network.tile if network.invariant else 0
         mask = torch.zeros(
             (batch, width + padding, length), dtype=network.dtype, device=network.device
         )  # a padding row sees everything, and nobody looks at it
