@@ -236,6 +236,9 @@ def test_the_fingerprint_tells_rule_arithmetic_and_memory():
         ('draft=script,script="[1, \\"x\\"]"', "JSON list of int"),
         ('stop="[1"', "no JSON list"),
         ("dtype=float16", "dtype"),
+        ("draft=self,draft_device=cpu", "no model of its own"),
+        ("temperature=1e-40", "temperature must be 0 or at least"),
+        ('draft=script,script="[true]"', "JSON list of int"),
         ("epsilon=0.5", "epsilon is no parameter of rule=none"),
     ],
 )
@@ -244,10 +247,15 @@ def test_keys_that_cannot_be_are_named(text, said):
         parse_arm(f"kind=native,{text}")
 
 
+def test_the_first_tokens_of_a_vocabulary_may_stand_in_a_script():
+    assert parse_arm('kind=native,draft=script,script="[0, 1, 2]"').script == "[0, 1, 2]"
+
+
 @pytest.mark.model
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("device=meta", "not one that this engine knows"),
         ("draft=first:0", "positive number"),
         ("draft=ngram:x", "positive number"),
         ("draft=layers:0-99", "layers 0 to 29"),

@@ -37,7 +37,11 @@ def test_the_proof_holds_on_the_real_model_and_is_kept(network, own_cache, monke
     assert proved.tile == proof.tile == 2, "this machine's library needs no larger tile"
     monkeypatch.setattr(invariant, "prove", lambda *_: pytest.fail("the same machine is not asked twice"))
     assert invariant.make_invariant(network, CAPACITY)[1] == proof
-    assert len(list(own_cache.iterdir())) == 1
+    kept = list(own_cache.iterdir())
+    assert len(kept) == 1
+    monkeypatch.undo()
+    kept[0].write_text("{")
+    assert invariant._read_proof(kept[0]) is None, "half a file proves nothing"
 
 
 @pytest.mark.model

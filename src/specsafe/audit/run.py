@@ -19,7 +19,7 @@ from specsafe.study.run import Progress
 from specsafe.study.schema import differences
 
 # What an answer depends on beside its model's weights: taken over from the arm that made the answers.
-TAKEN_OVER = ("model", "chat_template", "system", "prefill", "max_tokens", "context", "stop")
+TAKEN_OVER = ("model", "dtype", "chat_template", "system", "prefill", "max_tokens", "context", "stop")
 
 
 class Audit(NamedTuple):

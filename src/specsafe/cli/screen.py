@@ -17,7 +17,10 @@ DEFAULT_OUT = Path("specsafe-out")
 def screen(
     ctx: typer.Context,
     target: Annotated[
-        str, typer.Option(help="Target arm: kind=llamacpp,key=value,… or kind=recorded,path=FILE.")
+        str,
+        typer.Option(
+            help="Target arm: kind=llamacpp,key=value,…, kind=native,key=value,… or kind=recorded,path=FILE."
+        ),
     ] = "kind=llamacpp",
     speculative: Annotated[
         str,
@@ -26,7 +29,12 @@ def screen(
         ),
     ] = "",
     replicate: Annotated[str, typer.Option(help="Replicate arm (A/A) where the target is recorded.")] = "",
-    width: Annotated[str, typer.Option(help="Width arm; default: the target drafts for itself.")] = "",
+    width: Annotated[
+        str,
+        typer.Option(
+            help="Width arm; default: the target drafts for itself, with kind=native passes of exactly that width."
+        ),
+    ] = "",
     chat_template: Annotated[
         str, typer.Option(help="on, or off for raw completion without template and system prompt.")
     ] = "",

@@ -202,6 +202,8 @@ def _require_context(config: Json, network: Network, role: str) -> None:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise UserError(f"device {name!r} is not one that this engine knows", "use cpu, cuda or cuda:N")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}", "use cpu") from error

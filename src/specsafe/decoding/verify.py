@@ -199,6 +199,8 @@ class Auditor:
         Raises UnfitError for an answer that cannot be audited.
         """
         stack, config = self._stack, self._stack.config
+        if not prompt:
+            raise UnfitError("the prompt has no token")
         vocabulary = min(stack.tokenizer.vocab_size, stack.target.vocabulary)
         claimed = claimed_tokens(
             stack.tokenizer,

@@ -7,6 +7,7 @@ its input ends, so it cannot outlive a killed parent.
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import sys
@@ -165,8 +166,8 @@ def flatten(stack: Stack, answer: Answer) -> Json:
 
 
 def _number(value: float) -> float | int | None:
-    """Whole numbers as such, NaN (there was nothing to measure) as null, the rest with a float32's digits."""
-    if value != value:  # noqa: PLR0124
+    """Whole numbers as such, what is no number (there was nothing to measure) as null, the rest with a float32's digits."""
+    if not math.isfinite(value):
         return None
     return int(value) if value == int(value) else float(f"{value:.8g}")
 

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from specsafe.errors import UserError
 from specsafe.fetch import cache_folder
-from specsafe.models import network as network_module
 from specsafe.models.network import LlamaNetwork
 
 TILES = (2, 8)  # the smallest that can be proved is taken: it costs least
@@ -30,6 +29,13 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 15, 17)
 BATCHES = (2, 7, 32)
 _PROMPT, _STEPS = 21, 3
 _CAPACITY = 1024
+_CODE = (
+    "cache",
+    "invariant",
+    "linear",
+    "network",
+)  # modules that decide in which shapes products are asked for
+_SETTINGS = ("ONEDNN_", "DNNL_", "MKL_", "ATEN_CPU_")  # variables by which libraries choose other products
 _LONG = (200, 300, 700)  # contexts of one and of several blocks of the cache
 
 
@@ -47,9 +53,8 @@ def make_invariant(network: LlamaNetwork, capacity: int) -> tuple[LlamaNetwork, 
     Raises UserError if the proof fails.
     """
     kept = cache_folder() / "proofs" / f"{_conditions(network, capacity)}.json"
-    if kept.exists():
-        proof = Proof(**json.loads(kept.read_text()))
-        return network.with_arithmetic(invariant=True, tile=proof.tile), proof
+    if (known := _read_proof(kept)) is not None:
+        return network.with_arithmetic(invariant=True, tile=known.tile), known
     started = time.perf_counter()
     for tile in TILES:
         invariant = network.with_arithmetic(invariant=True, tile=tile)
@@ -69,13 +74,22 @@ def make_invariant(network: LlamaNetwork, capacity: int) -> tuple[LlamaNetwork, 
     return invariant, proof
 
 
+def _read_proof(path: Path) -> Proof | None:
+    """A proof that was kept; None if there is none, or none that can be read: then it is proved again."""
+    try:
+        return Proof(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
 def _conditions(network: LlamaNetwork, capacity: int) -> str:
     """Hash of all that decides in which order sums are taken, and of this proof's own text."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
     processor = next((x for x in lines if x.startswith("flags")), lines[0] if lines else "")
     seen = [
-        *(Path(__file__).read_text(), Path(network_module.__file__).read_text()),
+        *(file.read_text() for file in sorted(Path(__file__).parent.glob("*.py")) if file.stem in _CODE),
+        *(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)),
         *(torch.__config__.show(), torch.__version__, torch.get_num_threads(), processor, platform.machine()),
         *(next((x for x in lines if x.startswith("model name")), ""), str(network.device)),
         *(network.architecture, network.layers, network.dtype, capacity),

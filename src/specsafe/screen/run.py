@@ -118,7 +118,7 @@ def _run(
             prove_first(jobs, ledger, logs=logs, report=report)
         run_jobs(jobs, ledger, at_once=resolved["at_once"], logs=logs, report=report)
     again = _to_rerun(ledger, items)
-    if again and isinstance(config.speculative, LiveArm):
+    if again and isinstance(config.speculative, LiveArm) and config.target.temperature == 0:
         notice(f"running {len(again)} items with large forks again")
         run_jobs([rerun_job(jobs, again)], ledger, at_once=1, logs=logs, report=report)
     if ledger.duplicates:

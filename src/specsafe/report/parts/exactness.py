@@ -13,7 +13,7 @@ from specsafe.stats import Proportion
 _LEAST = 0.001  # nats: smaller gaps sit at the left edge
 ROLES = {
     "speculative": "speculative",
-    "width": "width (the target drafts for itself)",
+    "width": "width (passes of the same shape)",
     "replicate": "replicate (the target again)",
     "leak": "leak (made to change tokens)",
 }
