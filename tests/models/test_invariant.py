@@ -17,7 +17,7 @@ CAPACITY = 320  # more than one block of the cache
 
 @pytest.fixture(scope="module")
 def network():
-    """float32: there single rows round otherwise than several, for certain."""
+    """The first layers of the real model: what is proved are products of its shapes."""
     torch.set_num_threads(1)
     return LlamaNetwork(load_checkpoint(resolve(DEFAULT_MODEL), torch.float32)).with_layers(range(4))
 
@@ -34,7 +34,7 @@ def test_the_proof_holds_on_the_real_model_and_is_kept(network, own_cache, monke
     assert proved.invariant
     assert not network.invariant
     assert proof.rows > 900
-    assert proved.tile == proof.tile == 2, "this machine's library needs no larger tile"
+    assert proved.tile == proof.tile in invariant.TILES
     monkeypatch.setattr(invariant, "prove", lambda *_: pytest.fail("the same machine is not asked twice"))
     assert invariant.make_invariant(network, CAPACITY)[1] == proof
     kept = list(own_cache.iterdir())
@@ -46,7 +46,14 @@ def test_the_proof_holds_on_the_real_model_and_is_kept(network, own_cache, monke
 
 @pytest.mark.model
 def test_the_proof_can_fail_and_then_nothing_is_claimed(network, own_cache, monkeypatch):
-    """Fast arithmetic in its place: single rows round otherwise than several."""
+    """A pass of one row that rounds otherwise than wider ones, as libraries do."""
+    honest = LlamaNetwork.forward
+
+    def lonely(self, tokens, cache, first=0):
+        hidden = honest(self, tokens, cache, first)
+        return hidden * (1 + 1e-6) if tokens.shape[1] == 1 else hidden
+
+    monkeypatch.setattr(LlamaNetwork, "forward", lonely)
     rows, failed = invariant.prove(network, 100)
     assert rows > 500
     assert "1 rows at a time" in failed
