@@ -382,7 +382,8 @@ def test_one_hot_is_rejection_without_q() -> None:
     one_hot = OneHotRejection().accept(target, proposal, accept_u, token_u)
     rejection = Rejection().accept(target, bare, accept_u, token_u)
     assert all(
-        torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)) for a, b in zip(one_hot, rejection, strict=True)
+        torch.equal(a.nan_to_num(-1), b.nan_to_num(-1))
+        for a, b in zip(one_hot[:3], rejection[:3], strict=True)
     )
     refused = one_hot.accepted < proposal.lengths
     at = one_hot.accepted.clamp(max=3)[:, None]

@@ -6,7 +6,8 @@ tells by `commit` which tokens the answers really got.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from specsafe.models.network import Network
 
 PREFILL_CHUNK = 512  # tokens of one pass over prompts, padding included
 _WASTE = 1.25
+_ROWS = 64  # rows of logits at once
 _T = TypeVar("_T")
 
 
@@ -34,6 +36,12 @@ class Clock(NamedTuple):
 
     keys: Tensor
     counters: Tensor
+
+
+Look = Callable[[int, int, Tensor], None]
+"""The first text of a pass, its first position there, and the hidden states [texts, width, H] that the pass gave."""
+Guess = Callable[[Tensor, Tensor], Tensor]
+"""Logits [B, V] and the answer positions [B] that they are for -> the logits to guess by."""
 
 
 class Drafter(Protocol):
@@ -61,6 +69,9 @@ class NetworkDrafter:
     """Another network (or the same one, or its first layers) drafts one token a forward pass.
 
     sampled: draw from softmax(logits / temperature) and hand the distributions over; otherwise the most likely.
+    vocabulary: the target's words; a draft with fewer or more rows is fitted to them (see `fitted`). guess: what is
+    made of the logits before the most likely is taken; the logits that are handed over stay as they are. heard: a list that gets of every prompt the surprisal of its tokens after the
+    first, float32 [n - 1] in nats; None where nobody listens.
     """
 
     def __init__(
@@ -72,9 +83,13 @@ class NetworkDrafter:
         *,
         temperature: float,
         sampled: bool,
+        vocabulary: int | None = None,
     ) -> None:
         self._network, self._device = network, device
         self._temperature, self._sampled = temperature, sampled
+        self._vocabulary = vocabulary or network.vocabulary
+        self.guess: Guess | None = None
+        self.heard: list[Tensor] | None = None
         self._cache = network.new_cache(rows, capacity)
         self._unread: list[list[int]] = []  # committed tokens that the draft has not read yet, 1 or 2 a row
         self._context: list[int] = []  # committed tokens, a row each
@@ -82,7 +97,10 @@ class NetworkDrafter:
 
     def join(self, prompts: Sequence[Sequence[int]]) -> None:
         """Read prompts but for their last tokens, which the first proposal starts from."""
-        read(self._network, [p[:-1] for p in prompts], self._cache)
+        look = None if self.heard is None else partial(self._hear, prompts)
+        if self.heard is not None:
+            self.heard += [torch.empty(0, device=self._device)] * len(prompts)
+        read(self._network, [p[:-1] for p in prompts], self._cache, look)
         self._unread.extend([p[-1]] for p in prompts)
         self._context.extend(map(len, prompts))
 
@@ -93,8 +111,11 @@ class NetworkDrafter:
         logits: list[Tensor] = []
         q: list[Tensor] = []
         for step in range(width):
-            scores = self._first() if step == 0 else self._next(tokens[-1])
+            scores = fitted(self._first() if step == 0 else self._next(tokens[-1]), self._vocabulary)
             logits.append(scores)
+            if self.guess is not None:
+                tokens.append(self.guess(scores, clock.counters[:, step]).argmax(-1))
+                continue
             if self._sampled:
                 q.append(torch.softmax(scores / self._temperature, -1))
                 u = uniforms(clock.keys, clock.counters[:, step], Purpose.DRAFT).to(scores.device)
@@ -126,6 +147,20 @@ class NetworkDrafter:
         replace_by_last(self._unread, row)
         replace_by_last(self._context, row)
 
+    def _hear(self, prompts: Sequence[Sequence[int]], first: int, start: int, hidden: Tensor) -> None:
+        """Note the surprisals of the tokens that follow what was just read; see Look."""
+        if self.heard is None:
+            return
+        new = self.heard[-len(prompts) :]
+        for row, states in enumerate(hidden, first):
+            said = prompts[row][start + 1 : start + 1 + hidden.shape[1]]
+            for part in range(0, len(said), _ROWS):
+                tokens = torch.tensor(said[part : part + _ROWS], device=states.device)
+                logits = self._network.logits(states[part : part + len(tokens)])
+                nats = torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
+                new[row] = torch.cat([new[row], nats.to(self._device)])
+        self.heard[-len(prompts) :] = new
+
     def _first(self) -> Tensor:
         """Read what was committed since: one or two tokens a row, the shorter rows padded on the right."""
         counts = [len(t) for t in self._unread]
@@ -142,7 +177,9 @@ class NetworkDrafter:
 
     def _forward(self, tokens: Tensor) -> Tensor:
         self.forwards += 1
-        return self._network.forward(tokens, self._cache)
+        # a padding row that only the target has says nothing to the draft; what follows is a guess like any other
+        known = tokens.where(tokens < self._network.vocabulary, 0)
+        return self._network.forward(known, self._cache)
 
 
 class LookupDrafter:
@@ -210,12 +247,12 @@ class ScriptedDrafter:
         replace_by_last(self._done, row)
 
 
-def read(network: Network, texts: Sequence[Sequence[int]], cache: Cache) -> None:
+def read(network: Network, texts: Sequence[Sequence[int]], cache: Cache, look: Look | None = None) -> None:
     """Prefill new last rows of a cache with some tokens each (none is fine), in few and not too long passes."""
     start = 0
     while start < len(texts):
         count = _together(texts[start:]) if network.reads_together else 1
-        _read_rows(network, texts[start : start + count], cache)
+        _read_rows(network, texts[start : start + count], cache, partial(look, start) if look else None)
         start += count
 
 
@@ -231,14 +268,31 @@ def _together(texts: Sequence[Sequence[int]]) -> int:
     return count
 
 
-def _read_rows(network: Network, texts: Sequence[Sequence[int]], cache: Cache) -> None:
+def _read_rows(
+    network: Network,
+    texts: Sequence[Sequence[int]],
+    cache: Cache,
+    look: Callable[[int, Tensor], None] | None,
+) -> None:
     """Texts side by side, padded on the right by what is taken back."""
     rows = [cache.add_row() for _ in texts]
     before, width = cache.lengths.copy(), max(map(len, texts))
     padded = torch.tensor([[*t, *[*t[-1:], 0][:1] * (width - len(t))] for t in texts], device=network.device)
     for start in range(0, width, PREFILL_CHUNK):
-        network.forward(padded[:, start : start + PREFILL_CHUNK], cache, rows[0])
+        hidden = network.forward(padded[:, start : start + PREFILL_CHUNK], cache, rows[0])
+        if look is not None:
+            look(start, hidden)
     cache.truncate([*before[: rows[0]], *map(len, texts)])
+
+
+def fitted(logits: Tensor, vocabulary: int) -> Tensor:
+    """Logits [B, V'] as [B, vocabulary]: words that a model lacks are impossible, words that the other lacks are cut.
+
+    The softmax of the result is the distribution over the shared words. Models of one family differ by padding rows
+    alone: `same_vocabulary` has made sure of that.
+    """
+    missing = vocabulary - logits.shape[-1]
+    return logits if not missing else torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
 
 
 def replace_by_last(rows: list[_T], row: int) -> None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from specsafe.decoding.drafters import Clock, Draft, Drafter, read, replace_by_last
 from specsafe.decoding.randomness import Purpose, slot_positions, stream_key, uniforms
-from specsafe.decoding.rules import AcceptanceRule, Proposal, Target
+from specsafe.decoding.rules import Acceptance, AcceptanceRule, Proposal, Target
 from specsafe.decoding.stopping import Emitted, Finish, StopRule
 from specsafe.decoding.telemetry import COLUMNS, Round, collect
 from specsafe.models.network import Network
@@ -51,11 +52,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One sequence to continue; tokens: at least one."""
+    """One sequence to continue; tokens: at least one.
+
+    draft_tokens: what the draft reads instead (its own system prompt, its own template). user: where in what the
+    draft reads the user's words stand, from and up to.
+    """
 
     item: str
     tokens: tuple[int, ...]
     replicate: int = 0
+    draft_tokens: tuple[int, ...] | None = None
+    user: tuple[int, int] | None = None
+
+    @property
+    def read_by_draft(self) -> tuple[int, ...]:
+        """The tokens of the draft's prompt."""
+        return self.tokens if self.draft_tokens is None else self.draft_tokens
 
 
 @dataclass(frozen=True)
@@ -115,11 +127,65 @@ class _Row:
         return len(self.prompt.tokens) + len(self.emitted.tokens) - 1
 
 
-class Decoder:
-    """A target, a drafter and a plan; `generate` turns prompts into answers."""
+class Decider(Protocol):
+    """What decides on proposals, with whatever it remembers of each row.
 
-    def __init__(self, target: Network, drafter: Drafter | None, plan: Plan) -> None:
+    bonus: after all draft tokens it has a token of its own, so the target reads one row more than was drafted.
+    looks_ahead: see AcceptanceRule. columns: names of what it tells of each slot under telemetry.
+    """
+
+    bonus: bool
+    looks_ahead: bool
+    columns: tuple[str, ...]
+
+    def join(self, prompts: Sequence[Prompt]) -> None:
+        """New sequences, the last rows."""
+
+    def decide(self, logits: Tensor, draft: Draft, clock: Clock) -> Acceptance:
+        """Decide on a proposal; logits: float32 [B, S, V] of the target."""
+
+    def drop(self, row: int) -> None:
+        """A sequence is done; the last row takes its place."""
+
+
+class RuleDecider:
+    """An acceptance rule, which remembers nothing."""
+
+    bonus = True
+    columns: tuple[str, ...] = ()
+
+    def __init__(self, rule: AcceptanceRule, temperature: float) -> None:
+        self._rule, self._temperature = rule, temperature
+        self.looks_ahead = rule.looks_ahead
+
+    def join(self, prompts: Sequence[Prompt]) -> None:
+        """See Decider.join."""
+
+    def decide(self, logits: Tensor, draft: Draft, clock: Clock) -> Acceptance:
+        """See Decider.decide."""
+        slots = clock.counters[:, : logits.shape[1]]
+        return self._rule.accept(
+            Target(logits, self._temperature),
+            draft.proposal,
+            uniforms(clock.keys, slots, Purpose.ACCEPT),
+            uniforms(clock.keys, slots, Purpose.TOKEN),
+        )
+
+    def drop(self, row: int) -> None:
+        """See Decider.drop."""
+
+
+class Decoder:
+    """A target, a drafter and a plan; `generate` turns prompts into answers.
+
+    decider: what decides on proposals, by default the rule of the plan.
+    """
+
+    def __init__(
+        self, target: Network, drafter: Drafter | None, plan: Plan, decider: Decider | None = None
+    ) -> None:
         self._target, self._drafter, self._plan = target, drafter, plan
+        self._decider = decider or RuleDecider(plan.rule, plan.temperature)
         self._cache = target.new_cache(plan.slots, plan.capacity + max(plan.drafted + 1, plan.width))
         self._rows: list[_Row] = []
         self._watch = torch.tensor(plan.watch, dtype=torch.int64, device=target.device)
@@ -163,13 +229,14 @@ class Decoder:
 
     def _refused(self, prompt: Prompt) -> Stopped | None:
         """Why a sequence cannot be decoded; None if it can."""
-        plan, needed = self._plan, len(prompt.tokens) + self._plan.stop.limit
-        if not prompt.tokens:
+        plan = self._plan
+        if not prompt.tokens or not prompt.read_by_draft:
             return Stopped(prompt.item, "the prompt has no token")
-        if needed > plan.capacity:
+        longest = max(len(prompt.tokens), len(prompt.read_by_draft))
+        if longest + plan.stop.limit > plan.capacity:
             return Stopped(
                 prompt.item,
-                f"{len(prompt.tokens)} prompt tokens and {plan.stop.limit} of answer pass the context of {plan.capacity}",
+                f"{longest} prompt tokens and {plan.stop.limit} of answer pass the context of {plan.capacity}",
             )
         return None
 
@@ -178,7 +245,8 @@ class Decoder:
         plan, start = self._plan, time.perf_counter()
         read(self._target, [p.tokens[:-1] for p in new], self._cache)
         if self._drafter is not None:
-            self._drafter.join([p.tokens for p in new])
+            self._drafter.join([p.read_by_draft for p in new])
+        self._decider.join(new)
         now = time.perf_counter()
         each = (now - start) / sum(len(p.tokens) for p in new)
         for prompt in new:
@@ -191,26 +259,21 @@ class Decoder:
     def _round(self) -> None:
         plan = self._plan
         done = torch.tensor([len(r.emitted.tokens) for r in self._rows])
-        counters = slot_positions(done, plan.drafted + 1, fresh=plan.rule.looks_ahead)
+        counters = slot_positions(done, plan.drafted + 1, fresh=self._decider.looks_ahead)
         clock = Clock(torch.tensor([r.key for r in self._rows]), counters.to(self._target.device))
         clock = Clock(clock.keys.to(self._target.device), clock.counters)
         draft = self._propose(clock)
         logits = self._score(draft.proposal.tokens)
-        slots = clock.counters[:, : logits.shape[1]]
-        acceptance = plan.rule.accept(
-            Target(logits, plan.temperature),
-            draft.proposal,
-            uniforms(clock.keys, slots, Purpose.ACCEPT),
-            uniforms(clock.keys, slots, Purpose.TOKEN),
-        )
+        acceptance = self._decider.decide(logits, draft, clock)
         outcome = collect(
             logits, draft, acceptance, top=plan.top, watch=self._watch, telemetry=plan.telemetry
         )
         self._commit(outcome)
 
     def _propose(self, clock: Clock) -> Draft:
-        """What the drafter says; an answer that may have one more token gets no draft."""
-        room = [min(self._plan.drafted, r.emitted.left - 1) for r in self._rows]
+        """What the drafter says; where a bonus follows, an answer that may have one more token gets no draft."""
+        bonus = self._decider.bonus
+        room = [min(self._plan.drafted, r.emitted.left - bonus) for r in self._rows]
         if self._drafter is None or not any(room):
             rows, home = len(self._rows), self._target.device
             none = torch.zeros((rows, 0), dtype=torch.int64, device=home)
@@ -218,9 +281,9 @@ class Decoder:
         return self._drafter.propose(max(room), room, clock)
 
     def _score(self, drafts: Tensor) -> Tensor:
-        """One target forward over the last tokens and the drafts [B, T] -> logits [B, T+1, V]."""
+        """One target forward over the last tokens and the drafts [B, T] -> logits [B, S, V]; S = T + 1 with a bonus."""
         last = torch.tensor([[r.last] for r in self._rows], device=self._target.device)
-        tokens = torch.cat([last, drafts], 1)
+        tokens = torch.cat([last, drafts if self._decider.bonus else drafts[:, :-1]], 1)
         rows, width = tokens.shape
         if width < self._plan.width:
             tokens = torch.cat([tokens, last.expand(rows, self._plan.width - width)], 1)
@@ -241,7 +304,9 @@ class Decoder:
     def _take(self, row: _Row, index: int, outcome: Round) -> list[int]:
         """The tokens of one row, until its answer is complete."""
         accepted = outcome.accepted[index]
-        tokens = [*outcome.drafts[index][:accepted], outcome.token[index]]
+        tokens = outcome.drafts[index][:accepted]
+        if self._decider.bonus or accepted < outcome.lengths[index]:
+            tokens = [*tokens, outcome.token[index]]
         if not all(outcome.finite[index][: len(tokens)]):
             row.broken = True
             return []
@@ -278,13 +343,14 @@ class Decoder:
             row = self._rows[index]
             if row.broken or row.emitted.finish is not None:
                 self._cache.drop_row(index)
+                self._decider.drop(index)
                 if self._drafter is not None:
                     self._drafter.drop(index)
                 replace_by_last(self._rows, index)
-                yield _finished(row)
+                yield _finished(row, (*COLUMNS, *self._decider.columns))
 
 
-def _finished(row: _Row) -> Answer | Stopped:
+def _finished(row: _Row, columns: Sequence[str]) -> Answer | Stopped:
     emitted = row.emitted
     if row.broken or emitted.finish is None:
         return Stopped(
@@ -302,7 +368,7 @@ def _finished(row: _Row) -> Answer | Stopped:
         accepted=row.accepted,
         rounds=row.rounds,
         accepted_at=tuple(row.accepted_at),
-        columns=dict(zip(COLUMNS, zip(*row.columns, strict=True), strict=True)) if row.columns else {},
+        columns=dict(zip(columns, zip(*row.columns, strict=True), strict=True)) if row.columns else {},
         prompt_tokens=len(row.prompt.tokens),
         prefill_seconds=row.prefill_seconds,
         seconds=time.perf_counter() - row.began,

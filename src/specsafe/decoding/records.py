@@ -92,12 +92,14 @@ class Acceptance(NamedTuple):
     """What a rule decided.
 
     accepted: int64 [B], 0 … lengths. token: int64 [B], emitted after the accepted ones (recovery, or bonus if
-    all were accepted). statistic: float32 [B, T], what the rule compared at each real slot; NaN for padding.
+    all were accepted). statistic: float32 [B, T], what the rule compared at each real slot; NaN for padding. decided:
+    float32 [B, S, columns], what else a decider tells of each slot, if it was asked to.
     """
 
     accepted: Tensor
     token: Tensor
     statistic: Tensor
+    decided: Tensor | None = None
 
 
 class AcceptanceRule(Protocol):

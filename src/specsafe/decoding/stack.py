@@ -15,8 +15,12 @@ from typing import Any
 import torch
 
 from specsafe.decoding.drafters import Drafter, LookupDrafter, NetworkDrafter, ScriptedDrafter
-from specsafe.decoding.loop import Decoder, Plan
+from specsafe.decoding.loop import Decoder, Plan, Prompt
 from specsafe.decoding.rules import AcceptanceRule, Agreement, make_rule
+from specsafe.decoding.safety.decider import MethodDecider
+from specsafe.decoding.safety.methods import find, parse_changes
+from specsafe.decoding.safety.parts import Method
+from specsafe.decoding.safety.signals import first_tokens, trie
 from specsafe.decoding.stopping import StopRule
 from specsafe.errors import UserError
 from specsafe.models.checkpoint import load_checkpoint
@@ -39,14 +43,17 @@ class Stack:
     proofs: dict[str, Proof]
     rule: AcceptanceRule
     letters: dict[str, tuple[int, ...]]
+    draft_tokenizer: Tokenizer
+    method: Method | None = None
 
     def decoder(self) -> Decoder:
         """A loop with empty caches."""
-        c = self.config
+        c, who = self.config, self.method.who if self.method else "rule"
+        alone = who in ("target", "draft") or c["draft"] == "none"
         plan = Plan(
             rule=self.rule,
             stop=self.stop_rule(),
-            drafted=c["num_speculative_tokens"] if c["draft"] != "none" else 0,
+            drafted=0 if alone else c["num_speculative_tokens"],
             temperature=c["temperature"],
             seed=c["seed"],
             slots=c["slots"],
@@ -56,7 +63,27 @@ class Stack:
             watch=tuple(t for tokens in self.letters.values() for t in tokens),
             telemetry=c["telemetry"] == "on",
         )
-        return Decoder(self.target, self._drafter(plan), plan)
+        if who == "draft" and self.draft is not None:
+            return Decoder(self.draft, None, plan)
+        if who != "pair":
+            return Decoder(self.target, None if alone else self._drafter(plan), plan)
+        drafter, decider = self._drafter(plan), self._decider(plan)
+        if not isinstance(drafter, NetworkDrafter):
+            raise ValueError(f"no network for draft={c['draft']}")
+        drafter.guess, drafter.heard = decider.guess, decider.heard if decider.gated else None
+        return Decoder(self.target, drafter, plan, decider)
+
+    def _decider(self, plan: Plan) -> MethodDecider:
+        if self.method is None:
+            raise ValueError("no method")
+        words, home = self.target.vocabulary, self.target.device
+        encode = self.tokenizer.encode
+        if self.method.openings == "trie":
+            pieces = ((t, self.tokenizer.bytes_of(t)) for t in range(self.tokenizer.vocab_size))
+            openings = trie(encode, pieces, words, home)
+        else:
+            openings = first_tokens(encode, words, home)
+        return MethodDecider(self.method, openings, telemetry=plan.telemetry)
 
     def stop_rule(self) -> StopRule:
         """When an answer ends."""
@@ -67,12 +94,29 @@ class Stack:
             self.tokenizer.bytes_of,
         )
 
-    def prompt_tokens(self, prompt: str) -> tuple[int, ...]:
-        """What the target reads before the first token of an answer."""
-        c, t = self.config, self.tokenizer
-        if c["chat_template"] == "on":
-            return tuple(t.chat(prompt, c["system"], c["prefill"]))
-        return tuple(t.raw(prompt + (f" {c['prefill']}" if c["prefill"] else "")))
+    def prompt(self, item: str, text: str, replicate: int = 0) -> Prompt:
+        """What target and draft read before the first token of an answer."""
+        c, method = self.config, self.method
+        theirs = c["draft_system"] or c["system"]
+        if method is not None and method.who == "draft":
+            return Prompt(item, self._tokens(self.draft_tokenizer, text, theirs), replicate)
+        safe = method is not None and method.target_system == "draft"
+        tokens = self._tokens(self.tokenizer, text, theirs if safe else c["system"])
+        if self.draft is None:
+            return Prompt(item, tokens, replicate)
+        other = self.draft_tokenizer
+        read = self._tokens(other, text, theirs)
+        return Prompt(item, tokens, replicate, read, _changed(read, self._tokens(other, "", theirs)))
+
+    def prompt_tokens(self, text: str) -> tuple[int, ...]:
+        """What the target reads."""
+        return self.prompt("", text).tokens
+
+    def _tokens(self, tokenizer: Tokenizer, text: str, system: str) -> tuple[int, ...]:
+        prefill = self.config["prefill"]
+        if self.config["chat_template"] == "on":
+            return tuple(tokenizer.chat(text, system, prefill))
+        return tuple(tokenizer.raw(text + (f" {prefill}" if prefill else "")))
 
     def letter_logprobs(self, watched: tuple[float, ...]) -> list[tuple[str, float]]:
         """Log-probability of each option letter as first token, its best spelling."""
@@ -86,6 +130,7 @@ class Stack:
         kind, device = self.config["draft"], self.target.device
         if kind == "none":
             return None
+        pair = self.method is not None and self.method.who == "pair"
         if kind == "script":
             return ScriptedDrafter(device, script_tokens(self.config["script"], self.tokenizer))
         if self.config["lookup"]:
@@ -98,7 +143,8 @@ class Stack:
             plan.capacity + plan.drafted + 1,
             device,
             temperature=plan.temperature,
-            sampled=plan.temperature > 0 and self.rule.needs_q,
+            sampled=plan.temperature > 0 and self.rule.needs_q and not pair,
+            vocabulary=self.target.vocabulary,
         )
 
 
@@ -109,13 +155,30 @@ def open_stack(config: Json) -> Stack:
     tokenizer = load_tokenizer(_folder(config["model_path"]))
     target, proof = _network("target", config, config["model_path"], dtype, config["device"])
     found = {"target": proof} if proof else {}
+    method = find(config["method"], parse_changes(config["changes"])) if config["method"] else None
+    if method is not None and method.draft == "self":
+        config = {**config, "draft": "self", "draft_path": "", "keep": ()}
     draft = _draft(config, target, tokenizer, dtype)
     if draft is not None and draft[1] is not None:
         found["draft"] = draft[1]
-    rule = (
-        make_rule(config["rule"], **config["rule_parameters"]) if config["draft"] != "none" else Agreement()
-    )
-    return Stack(config, tokenizer, target, draft[0] if draft else None, found, rule, _letters(tokenizer))
+    if method is not None:
+        rule = make_rule(method.rule) if method.rule else Agreement()
+    else:
+        drafts = config["draft"] != "none"
+        rule = make_rule(config["rule"], **config["rule_parameters"]) if drafts else Agreement()
+    read_by_draft = load_tokenizer(_folder(config["draft_path"])) if config["draft_path"] else tokenizer
+    network, letters = draft[0] if draft else None, _letters(tokenizer)
+    return Stack(config, tokenizer, target, network, found, rule, letters, read_by_draft, method)
+
+
+def _changed(tokens: tuple[int, ...], without: tuple[int, ...]) -> tuple[int, int]:
+    """Where tokens differ from those of the same template around nothing: the user's words, from and up to."""
+    shorter, begin, end = min(len(tokens), len(without)), 0, 0
+    while begin < shorter and tokens[begin] == without[begin]:
+        begin += 1
+    while end < shorter - begin and tokens[-1 - end] == without[-1 - end]:
+        end += 1
+    return begin, len(tokens) - end
 
 
 def script_tokens(script: str, tokenizer: Tokenizer) -> list[int]:
@@ -177,10 +240,10 @@ def _draft(
             "choose a draft of the same family, or draft=layers:…",
         )
     draft, proof = _network("draft", config, path, dtype, config["draft_device"] or config["device"])
-    if draft.vocabulary != target.vocabulary:
+    if draft.vocabulary < tokenizer.vocab_size:
         raise UserError(
-            f"draft {kind} has {draft.vocabulary} rows of vocabulary, the target {target.vocabulary}",
-            "choose a draft whose embedding has the target's size",
+            f"draft {kind} has {draft.vocabulary} rows of vocabulary, the tokenizer {tokenizer.vocab_size} tokens",
+            "choose a draft whose embedding holds every token",
         )
     return draft, proof
 

@@ -70,7 +70,10 @@ def collect(
         values, indices = logits.topk(top, -1)
         parts["top_ids"], parts["top"] = indices.flatten(1), (values - normalizer[..., None]).flatten(1)
     if telemetry:
-        parts["measured"] = _measure(logits, normalizer, draft, acceptance, emitted).flatten(1)
+        measured = _measure(logits, normalizer, draft, acceptance, emitted)
+        if acceptance.decided is not None:
+            measured = torch.cat([measured, acceptance.decided], -1)
+        parts["measured"] = measured.flatten(1)
     host = torch.cat([p.double() for p in parts.values()], 1).cpu()
     split = dict(zip(parts, torch.split(host, [p.shape[1] for p in parts.values()], 1), strict=True))
     return Round(
@@ -156,11 +159,12 @@ def _measure(
         return torch.stack([*own, *[missing] * 5], -1)
     logq = torch.log_softmax(draft.logits, -1)
     q = logq.exp()
+    known = torch.where(q > 0, logq, 0.0)  # a word that the draft does not have adds nothing to a sum
     of_draft = [
-        -(q * logq).sum(-1),
+        -(q * known).sum(-1),
         of(q, emitted[:, :width]),
         of(q, drafted),
         q.amax(-1),
-        (q * (logq - logp[:, :width])).sum(-1),
+        (q * (known - logp[:, :width])).sum(-1),
     ]
     return torch.stack([*own, *map(on_drafts, of_draft)], -1)

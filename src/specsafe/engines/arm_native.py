@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from specsafe.decoding.safety.methods import find, parse_changes
 from specsafe.engines.arm_base import LiveArm
 
 # What a harmed draft proposes: an agreeing opening in words of ours, harmless in itself.
@@ -46,6 +47,7 @@ class NativeArm(LiveArm):
     speculation_fields: ClassVar[tuple[str, ...]] = (
         *("draft", "script", "rule", *RULE_PARAMETERS),
         *("num_speculative_tokens", "draft_device", "width", "telemetry"),
+        *("method", "changes", "draft_system"),
     )
 
     width_fields: ClassVar[tuple[str, ...]] = speculation_fields
@@ -95,6 +97,13 @@ class NativeArm(LiveArm):
     leak: float | None = Field(
         None, ge=0, le=1, description="rule=leak: the share of draft tokens waved through"
     )
+    method: str = Field(
+        "", description="a safety-aware method in place of a rule: see the page on safety-aware decoding"
+    )
+    changes: str = Field(
+        "", description='parts of the method set otherwise, a JSON object such as {"control.tau": 0.3}'
+    )
+    draft_system: str = Field("", description="system prompt of the draft; empty: the target's")
     num_speculative_tokens: int = Field(4, ge=1, le=64, description="draft tokens proposed a round")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of weights, cache and arithmetic")
     device: str = Field("cpu", description="of the target: cpu, cuda, cuda:1, …")
@@ -126,6 +135,44 @@ class NativeArm(LiveArm):
         """What was set of the parameters of the rule in force."""
         given = {name: getattr(self, name) for name in RULE_PARAMETERS}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def rule_in_force(self) -> str:
+        """See LiveArm.rule_in_force; a method stands in a rule's place."""
+        return f"method {self.method}" if self.method else super().rule_in_force
+
+    @property
+    def rule_is_known(self) -> bool:
+        """See LiveArm.rule_is_known; an unknown method is no arm."""
+        return bool(self.method) or super().rule_is_known
+
+    @property
+    def lossless(self) -> bool:
+        """See LiveArm.lossless; the one method that leaves the target alone is vanilla."""
+        return self.method == "vanilla" if self.method else super().lossless
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> Self:
+        if not self.method:
+            if self.changes:
+                raise ValueError("changes belong to a method; add method=…")
+            return self
+        method = find(self.method, parse_changes(self.changes))
+        if self.rule != "auto" or self.rule_parameters:
+            raise ValueError(
+                f"method={self.method} stands in a rule's place; leave rule= and its numbers out"
+            )
+        scripted = self.draft in ("none", "ngram", "script") or self.draft.startswith("ngram:")
+        if scripted and method.who in ("pair", "draft") and method.draft != "self":
+            raise ValueError(f"method={self.method} needs a network that drafts, not draft={self.draft}")
+        if scripted and self.draft != "none":
+            raise ValueError(f"method={self.method} takes no draft={self.draft}; name a network")
+        if self.draft == "none" and method.who != "target":
+            raise ValueError(f"method={self.method} needs a draft; draft=self will do")
+        wanted = 1.0 if method.sampled else 0.0
+        if self.temperature != wanted:
+            raise ValueError(f"method={self.method} needs temperature={wanted:g}, got {self.temperature:g}")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -42,11 +43,12 @@ _KINDS: dict[str, type[AnyArm]] = {"llamacpp": LlamaCppArm, "native": NativeArm,
 _PAIR = re.compile(r'\s*([A-Za-z_]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^,"]*)\s*(?:,|$)')
 
 
-def parse_arm(text: str, inherit: AnyArm | None = None) -> AnyArm:
+def parse_arm(text: str, inherit: AnyArm | None = None, otherwise: Mapping[str, Any] | None = None) -> AnyArm:
     """`kind=llamacpp,draft=self,n_max=4` -> an arm; a value with commas goes in double quotes.
 
     inherit: an arm of the same kind whose other fields are taken over (a speculative arm inherits from
-    its target). Raises UserError with the unknown or bad key.
+    its target). otherwise: fields that have these values where the text leaves them open. Raises UserError with the
+    unknown or bad key.
     """
     given: dict[str, Any] = {}
     position = 0
@@ -70,6 +72,7 @@ def parse_arm(text: str, inherit: AnyArm | None = None) -> AnyArm:
         )
     if isinstance(inherit, LiveArm) and inherit.kind == kind:
         given = {**inherit.model_dump(), **given}
+    given = {**(otherwise or {}), **given}
     try:
         return _ARM.validate_python(given)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,6 +140,14 @@ def audit(session: WorkerSession, claims: Iterable[Claim]) -> Iterator[Audited |
         asked[c.item] = {"item": c.item, "prompt": c.prompt, "answer": answer}
     for found in session.ask(asked):
         yield found if isinstance(found, Failure) else _audited(found)
+
+
+def spell(session: WorkerSession, tokens: Sequence[int]) -> dict[int, str]:
+    """Token id -> its text, by the target's tokenizer."""
+    (answer,) = session.ask({"spell": {"item": "spell", "spell": list(tokens)}})
+    if isinstance(answer, Failure):
+        raise RuntimeError(answer.reason)
+    return dict(zip(tokens, answer["texts"], strict=True))
 
 
 def _audited(message: Json) -> Audited:

@@ -1,6 +1,7 @@
 """The worker process of one native arm: JSON lines in, JSON lines out (see engines.worker).
 
-A request {"item", "prompt", "replicate"} is decoded; with "measure" only its tokens are counted; {"item", "prompt", "answer"} is audited. The worker ends when
+A request {"item", "prompt", "replicate"} is decoded; with "measure" only its tokens are counted; {"item", "prompt", "answer"} is audited; with "spell", a list of token ids,
+their texts are told. The worker ends when
 its input ends, so it cannot outlive a killed parent.
 """
 
@@ -91,13 +92,18 @@ def serve(stack: Stack, source: IO[str], say: Say) -> None:
 
 def _taken(stack: Stack, auditor: Auditor, request: Json, say: Say) -> Prompt | None:
     """A request as a prompt for the loop; None if it was answered at once, as a measure or an audit is."""
-    from specsafe.decoding.loop import Prompt
     from specsafe.decoding.verify import UnfitError
 
     try:
-        tokens = stack.prompt_tokens(request["prompt"])
+        if "spell" in request:
+            texts = [stack.tokenizer.decode([t]) for t in request["spell"]]
+            say({"item": request["item"], "texts": texts})
+            return None
+        prompt = stack.prompt(request["item"], request["prompt"], request.get("replicate", 0))
+        tokens = prompt.tokens
         if request.get("measure"):
-            say({"item": request["item"], "prompt_tokens": len(tokens)})
+            longest = max(len(tokens), len(prompt.read_by_draft))
+            say({"item": request["item"], "prompt_tokens": longest})
             return None
         if "answer" in request:
             began = time.perf_counter()
@@ -110,7 +116,7 @@ def _taken(stack: Stack, auditor: Auditor, request: Json, say: Say) -> Prompt | 
     except UnfitError as error:
         say({"item": request["item"], "error": str(error)})
         return None
-    return Prompt(request["item"], tokens, request.get("replicate", 0))
+    return prompt
 
 
 def facts(stack: Stack) -> Json:
@@ -127,7 +133,7 @@ def facts(stack: Stack) -> Json:
         "weights": stack.config["dtype"],
         "tokenizer_sha256": stack.tokenizer.sha256,
         "packed": can_pack(torch.zeros(8, 8, dtype=getattr(torch, stack.config["dtype"]))),
-        "rule_parameters": repr(stack.rule) if drafter.drafts else "",
+        "rule_parameters": _in_force(stack, drafts=drafter.drafts),
         "arithmetic": stack.config["arithmetic"],
         "rows_proved_equal": {role: proof.rows for role, proof in stack.proofs.items()},
         "tile": {role: proof.tile for role, proof in stack.proofs.items()},
@@ -139,6 +145,13 @@ def facts(stack: Stack) -> Json:
             "cache": drafter.cache_bytes,
         },
     }
+
+
+def _in_force(stack: Stack, *, drafts: bool) -> str:
+    """The rule with its parameters, or the method with its parts."""
+    if stack.method is not None:
+        return repr(stack.method)
+    return repr(stack.rule) if drafts else ""
 
 
 def flatten(stack: Stack, answer: Answer) -> Json:

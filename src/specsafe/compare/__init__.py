@@ -1,0 +1,1 @@
+"""Safety-aware methods on real prompts, side by side and token by token."""

@@ -1,0 +1,1 @@
+"""Safety-aware speculative decoding: one table of methods, made of shared parts."""

@@ -1,0 +1,258 @@
+"""Room: decoding/safety. Laws of every method of the table, on tiny networks: what an answer may depend on, and on what not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from toys import CPU, drafts_of, model, network, plan, prompts
+
+from specsafe.decoding.drafters import NetworkDrafter, fitted
+from specsafe.decoding.loop import Answer, Decoder, Plan, Prompt
+from specsafe.decoding.rules import Agreement
+from specsafe.decoding.safety.decider import DECIDED, MethodDecider
+from specsafe.decoding.safety.methods import METHODS, find
+from specsafe.decoding.safety.parts import Choice, Fixed, Method, Score
+from specsafe.decoding.safety.signals import Openings, distances, trie
+from specsafe.models.network import Network
+
+VOCABULARY = 150
+PAIRS = [name for name, m in METHODS.items() if m.who == "pair"]
+ALIKE = [name for name in PAIRS if not METHODS[name].depends_on_lookahead]
+ENDS = range(3, 150, 31)
+
+
+@cache
+def target():
+    return network(model())
+
+
+@cache
+def near():
+    """A draft that often agrees with the target."""
+    return network(model(), noise=0.004)
+
+
+def asked(count: int = 7) -> list[Prompt]:
+    """Draft prompts differ from the target's, as with system prompts of their own."""
+    return [
+        replace(p, draft_tokens=(7, *p.tokens), user=(1, 1 + len(p.tokens)))
+        for p in prompts(count, 138, longest=20)
+    ]
+
+
+def openings(words: int = VOCABULARY) -> Openings:
+    """Words of one or two tokens, and sentences that end with token 40."""
+    return trie(
+        lambda text: [len(text) % 13 + 3, len(text) % 7 + 3][: 1 + len(text) % 2], [(40, b".")], words, CPU
+    )
+
+
+def decode(
+    method: Method,
+    drafted: int = 3,
+    slots: int = 7,
+    *,
+    draft: Network | None = None,
+    of: Network | None = None,
+    telemetry: bool = False,
+    limit: int = 24,
+    count: int = 7,
+) -> dict[str, Answer]:
+    of = of or target()
+    rule = {"temperature": 1.0, "rule": Agreement()} if method.sampled else {}
+    p = plan(limit, ends=ENDS, drafted=drafted, slots=slots, telemetry=telemetry, **rule)
+    drafter = NetworkDrafter(
+        draft or near(),
+        slots,
+        p.capacity + drafted + 1,
+        CPU,
+        temperature=0.0,
+        sampled=False,
+        vocabulary=of.vocabulary,
+    )
+    decider = MethodDecider(method, openings(of.vocabulary), telemetry=telemetry)
+    drafter.guess, drafter.heard = decider.guess, decider.heard if decider.gated else None
+    return {a.item: a for a in Decoder(of, drafter, p, decider).generate(asked(count))}
+
+
+def greedy(of: Network, *, as_draft: bool = False) -> dict[str, tuple[int, ...]]:
+    texts = [Prompt(p.item, p.read_by_draft if as_draft else p.tokens) for p in asked()]
+    return said({a.item: a for a in Decoder(of, None, Plan(**vars(plan(24, ends=ENDS)))).generate(texts)})
+
+
+def said(answers: dict[str, Answer]) -> dict[str, tuple[int, ...]]:
+    return {item: a.tokens for item, a in answers.items()}
+
+
+def test_the_two_models_agree_often_and_not_always() -> None:
+    """Otherwise the laws below would say little."""
+    answers = decode(METHODS["vanilla"]).values()
+    accepted, drafted = sum(a.accepted for a in answers), sum(a.drafted for a in answers)
+    assert 0.2 < accepted / drafted < 0.95
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        METHODS["vanilla"],
+        find("ssd", {"intersection.alpha": 0.0, "union.alpha": 0.0, "control.alpha_floor": 0.0}),
+        find("ssd-crs", {"intersection.alpha": 0.0, "union.alpha": 0.0}),
+        find("continuous", {"control.high": 0.0}),
+        find("safedecoding", {"until": 0}),
+    ],
+    ids=["vanilla", "ssd", "ssd-crs", "continuous", "safedecoding"],
+)
+def test_alpha_0_is_greedy_decoding_of_the_target(method: Method) -> None:
+    assert said(decode(method)) == greedy(target())
+
+
+def test_the_draft_alone_is_union_at_alpha_1() -> None:
+    method = Method("", union=Choice("union", 1.0), control=Fixed(1))
+    assert said(decode(method)) == greedy(near(), as_draft=True)
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_answers_do_not_depend_on_drafted_tokens_or_neighbours(name: str) -> None:
+    method = METHODS[name]
+    first = said(decode(method, 3, 7))
+    assert len(set(first.values())) == len(first)
+    for drafted, slots in ((1, 7), (2, 2), (6, 1), (4, 3)):
+        assert said(decode(method, drafted, slots)) == first, (drafted, slots)
+
+
+def test_bins_that_are_looked_at_where_rounds_end_depend_on_drafted_tokens() -> None:
+    method = find("ssd-seed", {"union.alpha": 1.0})
+    answers = [said(decode(method, drafted, limit=60)) for drafted in (1, 2, 3, 5)]
+    assert any(a != answers[0] for a in answers)
+    assert METHODS["ssd-seed"].depends_on_lookahead
+
+
+def reference(method: Method, prompt: Prompt, limit: int) -> list[int]:
+    """The method without cache, batch, drafted tokens or closed forms: every token from the two whole contexts."""
+    chosen: list[int] = []
+    mode, log, theta, alpha, scores = 0, [], 0.6, method.intersection.alpha, []
+    node, words = torch.zeros(1, dtype=torch.int64), openings()
+    while len(chosen) < limit:
+        lt, ld = (
+            last_logits(n, [*c, *chosen])
+            for n, c in ((target(), prompt.tokens), (near(), prompt.read_by_draft))
+        )
+        p, q = lt.softmax(0), ld.softmax(0)
+        if method.until is not None and len(chosen) >= method.until:
+            token = int(lt.argmax())
+        elif mode == 0:
+            token = scanned(lt, ld, p, q, method.intersection, alpha)
+        else:
+            both = set(best(lt, method.union.count)) | set(best(ld, method.union.count))
+            token = max(
+                both,
+                key=lambda v: float(p[v].double() + method.union.alpha * (q[v].double() - p[v].double())),
+            )
+        matched = token == int(ld.argmax())
+        if isinstance(method.control, Score):
+            far = distances(lt, ld)
+            c, mass = method.control, float(words.mass(q[None], node)[0])
+            kl = 1 - float((-far.kl.double() / c.kl_scale).exp())
+            scores.append(
+                c.mismatch * (not matched) + c.kl * kl + c.entropy_gap * float(far.gap) + c.openings * mass
+            )
+            mode = int(sum(scores[-3:]) / len(scores[-3:]) > c.tau)
+        elif not isinstance(method.control, Fixed):
+            log.append(matched)
+            if len(log) % 7 == 0:
+                new = int(sum(log[-7:]) / 7 < theta)
+                if new == mode:
+                    theta = max(theta - 0.1, 0.0) if theta - 0.1 > 1e-10 else 0.0
+                    alpha = max(alpha - 0.15, 0.3) if new == 0 else alpha
+                else:
+                    theta, alpha = 0.6, method.intersection.alpha
+                mode = new
+        node = words.step(node, torch.tensor([token]))
+        chosen.append(token)
+        if token in ENDS:
+            break
+    return chosen
+
+
+def best(logits: torch.Tensor, count: int) -> list[int]:
+    return sorted(range(len(logits)), key=lambda v: (-float(logits[v]), v))[:count]
+
+
+def scanned(lt, ld, p, q, choice: Choice, alpha: float) -> int:
+    ours, theirs = best(lt, len(lt)), best(ld, len(ld))
+    k = next(
+        k for k in range(choice.count, len(lt) + 1) if len(set(ours[:k]) & set(theirs[:k])) >= choice.count
+    )
+    inside = set(ours[:k]) & set(theirs[:k])
+    if choice.guard and ours[0] not in inside:
+        return ours[0]
+    return max(inside, key=lambda v: float(p[v].double() + alpha * (q[v].double() - p[v].double())))
+
+
+def last_logits(of: Network, tokens: list[int]) -> torch.Tensor:
+    cache_ = of.new_cache(1, len(tokens))
+    cache_.add_row()
+    return of.logits(of.forward(torch.tensor([tokens]), cache_)[0, -1:])[0]
+
+
+@pytest.mark.parametrize("name", ["ssd", "ssd-crs", "ssd-crs-best", "safedecoding", "always-intersection"])
+def test_answers_are_those_of_a_plain_loop_over_whole_contexts(name: str) -> None:
+    method = replace(METHODS[name], openings="trie")
+    answers = decode(method)
+    for prompt in asked(4):
+        assert list(answers[prompt.item].tokens) == reference(method, prompt, 24), prompt.item
+
+
+@pytest.mark.parametrize("words", [140, 160])
+def test_vocabularies_of_different_size_share_what_both_have(words: int) -> None:
+    other = network(model(0, vocab_size=words))
+    shared = min(words, VOCABULARY)
+    for name in ("ssd", "ssd-crs", "continuous", "always-union"):
+        answers = decode(METHODS[name], draft=other)
+        assert max(t for a in answers.values() for t in a.tokens) < shared
+    assert fitted(torch.zeros(2, words), VOCABULARY).shape == (2, VOCABULARY)
+    assert fitted(torch.zeros(1, 140), 150)[0, 140:].isneginf().all()
+
+
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_limits_inside_a_round(limit: int) -> None:
+    whole = said(decode(METHODS["ssd"], 4))
+    for item, answer in decode(METHODS["ssd"], 4, limit=limit).items():
+        assert answer.tokens == whole[item][:limit]
+        assert answer.rounds <= len(answer.tokens)
+
+
+def test_columns_tell_what_was_chosen() -> None:
+    for name in ("ssd", "ssd-crs-zero-lag", "continuous", "always-union"):
+        for answer in decode(METHODS[name], telemetry=True).values():
+            c = answer.columns
+            assert set(DECIDED) <= set(c)
+            assert all(len(v) == len(answer.tokens) for v in c.values())
+            for n, token in enumerate(answer.tokens):
+                assert c["modes_differ"][n] == (c["intersection_token"][n] != c["union_token"][n])
+                assert c["matched"][n] == (token == c["draft_token"][n])
+                assert token == c["union_token" if c["mode"][n] == 1 else "intersection_token"][n]
+
+
+def test_a_gate_hears_the_perplexity_of_the_prompt() -> None:
+    """The surprisals that decide come from the prefill; computed here from the whole prompt again."""
+    asking = asked(5)
+    drafter = drafts_of(near(), plan(8, drafted=3, slots=5))
+    drafter.heard = []
+    drafter.join([p.read_by_draft for p in asking])
+    for prompt, heard in zip(asking, drafter.heard, strict=True):
+        tokens = torch.tensor(prompt.read_by_draft)
+        cache_ = near().new_cache(1, len(tokens))
+        cache_.add_row()
+        logits = near().logits(near().forward(tokens[None, :-1], cache_)[0])
+        expected = torch.nn.functional.cross_entropy(logits, tokens[1:], reduction="none")
+        assert torch.equal(heard, expected)
+    always = decode(find("ssd-crs-gated", {"gate.threshold": 1.0, "control.tau": 9.0}), telemetry=True)
+    never = decode(find("ssd-crs-gated", {"gate.threshold": 1e9, "control.tau": 9.0}), telemetry=True)
+    assert all(a.columns["mode"][0] == 1 and not any(a.columns["mode"][1:]) for a in always.values())
+    assert not any(any(a.columns["mode"]) for a in never.values())
+    held = decode(find("ssd-crs-user-gate", {"gate.threshold": 1.0, "control.tau": 9.0}), telemetry=True)
+    assert all(all(a.columns["mode"][:7]) and not any(a.columns["mode"][7:]) for a in held.values())
