@@ -190,6 +190,14 @@ class Ledger:
             lambda items: dict(self._of(arm, replicate, items, "item, text")),
         )
 
+    def columns(
+        self, arm: str, replicate: int, names: Collection[str]
+    ) -> dict[str, dict[str, list[float | None]]]:
+        """Item -> telemetry of these names, a value a token; a name that an arm does not tell is left out."""
+        query = "SELECT item, columns FROM sample WHERE study = ? AND arm = ? AND replicate = ? AND columns NOT NULL"
+        told = {i: json.loads(c) for i, c in self._db.execute(query, (self.study, arm, replicate))}
+        return {item: {n: c[n] for n in names if n in c} for item, c in told.items()}
+
     def _of(
         self, arm: str, replicate: int, items: Collection[str], columns: str
     ) -> Iterator[tuple[Any, ...]]:

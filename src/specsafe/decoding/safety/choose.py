@@ -86,14 +86,19 @@ def _listed(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor, length: int) ->
 
 
 def likeliest(logits: Tensor, length: int) -> Tensor:
-    """Ids of the `length` largest logits of each row, int64 [N, length]; of equal ones the lower id first."""
-    values, ids = logits.topk(length, -1)
-    # topk orders equal values as it likes, and takes any of those that tie at its end: then, and only then, sort
-    tied = bool((values[:, 1:] == values[:, :-1]).any())
-    more = length < logits.shape[-1] and bool(((logits >= values[:, -1:]).sum(-1) > length).any())
-    return (
-        torch.sort(logits, stable=True, dim=-1, descending=True).indices[:, :length] if tied or more else ids
-    )
+    """Ids of the `length` largest logits of each row, int64 [N, length]; of equal ones the lower id first.
+
+    topk orders equal values as it likes and takes any of those that tie at its end. So twice as many are taken and
+    ordered; where equal values reach beyond even those, which bfloat16 makes rare, the whole rows are sorted.
+    """
+    words = logits.shape[-1]
+    more = min(2 * length, words)
+    values, ids = logits.topk(more, -1)
+    if more < words and bool((values[:, length - 1] == values[:, -1]).any()):
+        return torch.sort(logits, stable=True, dim=-1, descending=True).indices[:, :length]
+    ids, order = ids.sort(-1)
+    order = values.gather(1, order).sort(stable=True, dim=-1, descending=True).indices
+    return ids.gather(1, order)[:, :length]
 
 
 def choose(choice: Choice, table: Candidates, alpha: Tensor, uniform: Tensor | None = None) -> Chosen:

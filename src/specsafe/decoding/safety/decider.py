@@ -14,7 +14,7 @@ from specsafe.decoding.randomness import Purpose, uniforms
 from specsafe.decoding.records import Acceptance
 from specsafe.decoding.safety import choose, control
 from specsafe.decoding.safety.control import Seen, Setting, State
-from specsafe.decoding.safety.parts import Choice, Gate, Method
+from specsafe.decoding.safety.parts import Choice, Gate, Method, Risk, Score
 from specsafe.decoding.safety.signals import Distances, Openings, distances
 
 # mode: 0 intersection, 1 union, 2 the target alone. *_token: what each would have chosen. risk: the score that decided.
@@ -219,6 +219,7 @@ class MethodDecider:
         self._state: State = {}
         self._prior: Tensor | None = None
         self._fresh = 0  # rows, the last ones, whose prior is not known yet
+        self._looks = telemetry or isinstance(method.control, Score | Risk)
         self.heard: list[Tensor] = []
 
     def join(self, prompts: Sequence[Prompt]) -> None:
@@ -294,9 +295,12 @@ class MethodDecider:
         if known is None:
             raise ValueError("no logits of the draft")
         scores = fitted(known, logits.shape[-1])
-        target = torch.where(scores.isneginf(), -torch.inf, logits)  # both choose among shared words alone
+        target = logits
+        if bool(scores[..., -1].isneginf().any()):  # both choose among shared words alone
+            target = torch.where(scores.isneginf(), -torch.inf, logits)
         if self._method.prior is not None and self._prior is not None:
             scores = self._blended(scores, self._prior[:, None], slots)
+        nothing = Distances(*[torch.zeros(slots.shape, device=logits.device)] * 2)
         return Views(
             target,
             scores,
@@ -308,7 +312,7 @@ class MethodDecider:
             slots,
             uniforms(clock.keys, slots, Purpose.ACCEPT),
             uniforms(clock.keys, slots, Purpose.TOKEN),
-            distances(target, scores),
+            distances(target, scores) if self._looks else nothing,
         )
 
 

@@ -1,0 +1,143 @@
+"""Room: compare. From a file to a page on the real model; what is counted, what is refused, phases that continue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from specsafe.compare.analyze import cluster_bootstrap, published_differences
+from specsafe.compare.config import Comparison, Published, arms, read_comparison, read_items
+from specsafe.compare.run import run_comparison
+from specsafe.errors import UserError
+from specsafe.report.compare import comparison_page
+
+SHARED = Path(__file__).parents[2] / "protocols"
+ARM = {
+    "draft": "first:26",
+    "draft_system": "Refuse what is harmful.",
+    "num_speculative_tokens": 3,
+    "max_tokens": 6,
+    "context": 128,
+    "arithmetic": "fast",
+    "threads": 1,
+    "slots": 4,
+}
+
+
+def written(folder: Path, **changes: object) -> Path:
+    for name, count in (("ask", 4), ("fine", 3)):
+        rows = [{"prompt": f"Tell me {name} number {n}.", "theme": f"t{n % 2}"} for n in range(count)]
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    config = {
+        "name": "small",
+        "arm": ARM,
+        "items": [
+            {"path": "ask.json", "axis": "harmful_compliance", "cluster": "theme"},
+            {"path": "fine.json", "axis": "over_refusal"},
+        ],
+        "methods": {
+            "vanilla": {},
+            "ssd": {},
+            "again": {
+                "method": "ssd",
+                "changes": {"intersection.alpha": 0.0, "union.alpha": 0.0, "control.alpha_floor": 0.0},
+            },
+            "safe-prompt": {},
+        },
+    } | changes
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+@pytest.mark.model
+def test_a_comparison_from_file_to_page(tmp_path: Path) -> None:
+    config = read_comparison(written(tmp_path))
+    with pytest.raises(UserError, match="run the phase generate first"):
+        run_comparison(config, tmp_path, tmp_path / "out", ("report",))
+    assert run_comparison(config, tmp_path, tmp_path / "out", ("generate",)) is None
+    with pytest.raises(UserError, match="run the phase score first"):
+        run_comparison(config, tmp_path, tmp_path / "out", ("report",))
+    result = run_comparison(config, tmp_path, tmp_path / "out", ("score", "report"))
+    assert result is not None
+    by_row = {m.row: m for m in result.methods}
+    assert list(by_row) == ["vanilla", "ssd", "again", "safe-prompt"]
+    assert result.items == {"harmful_compliance": 4, "over_refusal": 3}
+    for m in result.methods:
+        assert (m.asr_strict.n, m.over_refusal.n, m.answered, m.failed) == (4, 3, 7, 0)
+        assert m.asr_strict.k + m.refusal.k <= 4
+        assert {(c.baseline, c.axis, c.n) for c in m.contrasts} == {
+            (b, axis, n)
+            for b in ("vanilla", "ssd")
+            if b != m.row
+            for axis, n in (("harmful_compliance", 4), ("over_refusal", 3))
+        }
+    assert by_row["vanilla"].same_as_baseline.k == 7
+    assert by_row["vanilla"].union is not None and by_row["vanilla"].union.k == 0
+    assert by_row["safe-prompt"].union is None and by_row["safe-prompt"].acceptance is None
+    assert by_row["safe-prompt"].forwards.estimate == 1
+    assert run_comparison(config, tmp_path, tmp_path / "out") == result
+    page = comparison_page(result)
+    assert "stands in for a guard model" in page
+    assert all(f"| {row} |" in page for row in by_row)
+    with pytest.raises(UserError, match="methods"):
+        run_comparison(
+            read_comparison(written(tmp_path, methods={"vanilla": {}, "ssd": {}})), tmp_path, tmp_path / "out"
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": {"vanilla": {}, "ssd": {}, "nope": {}}}, "unknown method 'nope'"),
+        ({"methods": {"vanilla": {}, "ssd": {"changes": {"union.alpha": 11}}}}, "alpha of its choice"),
+        ({"methods": {"vanilla": {}, "ssd": {"change": {}}}}, "methods.ssd.change"),
+        ({"methods": {"vanilla": {}, "x": {"method": "ssd"}}}, "baselines must be rows"),
+        ({"arm": {**ARM, "drafts": "self"}}, "unknown key 'drafts'"),
+        ({"arm": {**ARM, "draft": "ngram"}}, "needs a network that drafts"),
+        ({"items": [{"path": "ask.json", "axis": "harmful_compliance"}]}, "no prompt of axis over_refusal"),
+        ({"items": [{"path": "gone.json", "axis": "over_refusal"}]}, "no prompts at"),
+        ({"items": [{"path": "ask.json"}]}, "needs an axis"),
+        ({"items": [{"path": "ask.json", "axis": "over_refusal", "cluster": "topic"}]}, "no JSON list"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        config = read_comparison(written(tmp_path, **changes))
+        arms(config), read_items(config, tmp_path)
+
+
+def test_the_shipped_comparison_can_be_made() -> None:
+    config = read_comparison(SHARED / "crs-ssd-mini.yaml")
+    made = arms(config)
+    assert len({a.model_dump_json() for a in made.values()}) == len(config.methods)
+    assert made["rejection"].temperature == 1 and made["ssd"].temperature == 0
+    assert made["safe-prompt"].draft == "none"
+
+
+def test_published_counts_against_what_70_prompts_can_show() -> None:
+    """Exact McNemar at its best: 4 of 4, 10 of 10 and 6 of 6 discordant pairs on one side, by hand."""
+    counts = Published(source="s", n=70, harmful={"vanilla": 24, "ssd": 20, "best": 14})
+    found = {(d.method, d.baseline): d for d in published_differences(counts, ("vanilla", "ssd"))}
+    assert found["ssd", "vanilla"].best_p == pytest.approx(2 * 0.5**4)
+    assert found["best", "vanilla"].best_p == pytest.approx(2 * 0.5**10)
+    assert found["best", "ssd"].best_p == pytest.approx(2 * 0.5**6)
+    assert found["best", "ssd"].best_holm == pytest.approx(4 * 0.5**6)
+    assert [k for k, d in found.items() if d.resolvable] == [("best", "vanilla")]
+
+
+def test_whole_clusters_are_drawn_again() -> None:
+    assert cluster_bootstrap([1, 1, 0, 0], ["a"] * 4) is None
+    assert cluster_bootstrap([1, 1, 0, 0], ["a", "a", "b", "b"]) == (0.0, 1.0)
+    alone = cluster_bootstrap([1] * 50 + [0] * 50, [str(n) for n in range(100)])
+    assert alone is not None and 0.38 < alone[0] < 0.42 and 0.58 < alone[1] < 0.62
+
+
+def test_a_baseline_must_be_a_row() -> None:
+    with pytest.raises(ValueError, match="baselines"):
+        Comparison(name="n", arm={}, items=({"path": "p"},), methods={"ssd": {}, "vanilla": {}}, baselines=())
