@@ -52,7 +52,7 @@ from decode_sides import (
     spread,
     theirs,
 )
-from specsafe.decoding.verify import verify
+from specsafe.decoding.verify import Asked, verify_together
 from specsafe.drafts import DEFAULT_KEEP, parse_keep
 from specsafe.engines.arm_base import DEFAULT_SYSTEM
 from specsafe.models.cache import SlotCache
@@ -237,7 +237,7 @@ def audit(bench: Bench) -> Iterator[Row]:
         network = bench.network.with_arithmetic(invariant=name == "invariant")
         answers = ours(network, len(prompts), new)(prompts).outputs
         proved: list[bool] = []
-        check = partial(audited, network, answers, network.new_cache(1, CAPACITY), proved)
+        check = partial(audited, network, answers, network.new_cache(len(prompts), CAPACITY), proved)
         single = ours(network, 1, new)
         sides: dict[str, Side] = {"generate": lambda asked, run=single: run(asked[:SINGLES]), "audit": check}  # type: ignore[misc]
         turns, _ = in_turns(sides, prompts, bench.options.repeats)
@@ -256,9 +256,10 @@ def audit(bench: Bench) -> Iterator[Row]:
 def audited(
     network: LlamaNetwork, answers: Prompts, cache: SlotCache, proved: list[bool], prompts: Prompts
 ) -> Turn:
-    """Verify all answers, one at a time; proved: which were the target's own."""
+    """Verify all answers, read together as the worker does; proved: which were the target's own."""
     started = time.perf_counter()
-    seen = [verify(network, p, a, cache=cache) for p, a in zip(prompts, answers, strict=True)]
+    asked = [Asked(p, a) for p, a in zip(prompts, answers, strict=True)]
+    seen = verify_together(network, asked, cache=cache)
     seconds = time.perf_counter() - started
     proved[:] = [v.fork is None for v in seen]
     return Turn(seconds, [list(v.tokens) for v in seen])

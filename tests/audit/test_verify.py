@@ -14,8 +14,18 @@ sys.path.append(str(Path(__file__).parents[1] / "conformance"))
 
 from toys import Chain, letter, model, network, plan, prompts, run, stop_rule
 
+from specsafe.decoding import drafters
 from specsafe.decoding import verify as room
-from specsafe.decoding.verify import Auditor, UnfitError, claimed_tokens, verify
+from specsafe.decoding.loop import Prompt
+from specsafe.decoding.verify import (
+    Asked,
+    Auditor,
+    Question,
+    UnfitError,
+    claimed_tokens,
+    verify,
+    verify_together,
+)
 from specsafe.models.tokenizer import Tokenizer
 
 ENDS = tuple(range(0, 150, 12))
@@ -75,9 +85,24 @@ def test_a_replaced_token_is_found_where_it_stands(target, decoded, place):
 
 def test_chunks_change_no_bit(target, decoded, monkeypatch):
     whole = [verify(target, p, a.tokens, top=2, watch=WATCH) for p, a in decoded]
-    monkeypatch.setattr(room, "PREFILL_CHUNK", 5)
+    monkeypatch.setattr(drafters, "PREFILL_CHUNK", 5)
     monkeypatch.setattr(room, "_ROWS", 2)
     assert [verify(target, p, a.tokens, top=2, watch=WATCH) for p, a in decoded] == whole
+
+
+def test_answers_that_are_read_together_are_told_the_same_bit_for_bit(target, decoded):
+    asked = [
+        Asked(p, a.tokens[:-1] or a.tokens, ENDS if a.finish == "stop" and len(a.tokens) > 1 else ())
+        for p, a in decoded
+    ]
+    asked[3] = asked[3]._replace(answer=[5, *asked[3].answer[1:]], ends=())
+    cache = target.new_cache(len(asked), 110)
+    for _ in range(2):
+        together = verify_together(target, asked, top=2, watch=WATCH, cache=cache)
+        assert cache.lengths == []
+        for one, seen in zip(asked, together, strict=True):
+            assert verify(target, one.prompt, one.answer, top=2, watch=WATCH, ends=one.ends) == seen
+    assert together[3].fork is not None and together[3].fork.position == 0
 
 
 def test_a_cache_is_used_again_and_an_answer_leaves_nothing_in_it(target, decoded):
@@ -213,7 +238,7 @@ def auditor(target):
 
 def test_an_exact_answer_is_complete_only_where_the_targets_limits_end_it(auditor, target):
     prompt = (4, 5, 6)
-    answer = run(target, plan(6, ends=()), [SimpleNamespace(item="i", tokens=prompt, replicate=0)])["i"]
+    answer = run(target, plan(6, ends=()), [Prompt("i", prompt)])["i"]
     small = [t % 26 for t in answer.tokens]  # an answer in letters; whether it is exact does not matter below
     found = auditor.audit(
         "i", prompt, {"text": Letters().decode(small), "token_ids": small, "finish": "length"}
@@ -227,6 +252,18 @@ def test_an_exact_answer_is_complete_only_where_the_targets_limits_end_it(audito
     assert auditor._ends_there([1, 26], "stop")
     assert auditor._ends_there([1, 25, 25], "stop")
     assert not auditor._ends_there([1, 25, 25, 3], "length")
+
+
+def test_an_answer_that_is_unfit_spoils_no_neighbour(auditor):
+    fine = {"text": "bcdefg", "token_ids": None, "finish": "length"}
+    long = {"text": "abcdefghijk", "token_ids": None, "finish": "length"}
+    first, second, third = auditor.together(
+        [Question("a", (1,), fine), Question("b", (1,) * 30, long), Question("c", (1, 2), fine)]
+    )
+    assert (first["item"], third["item"]) == ("a", "c")
+    assert isinstance(second, UnfitError)
+    assert auditor.audit("a", (1,), fine) == first
+    assert auditor.audit("c", (1, 2), fine) == third
 
 
 def test_an_answer_past_the_context_is_refused(auditor):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from specsafe.decoding.drafters import PREFILL_CHUNK
+from specsafe.decoding.drafters import read
 from specsafe.decoding.stopping import Emitted, Finish, cut
 from specsafe.models.cache import Cache
 from specsafe.models.network import Network
@@ -60,7 +60,14 @@ class Verification(NamedTuple):
     broken: int | None
 
 
-@torch.inference_mode()
+class Asked(NamedTuple):
+    """A prompt of one token or more and an answer to look at; ends: one of these follows it, the likeliest."""
+
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    ends: Sequence[int] = ()
+
+
 def verify(
     network: Network,
     prompt_tokens: Sequence[int],
@@ -71,77 +78,131 @@ def verify(
     ends: Sequence[int] = (),
     cache: Cache | None = None,
 ) -> Verification:
-    """Look at an answer with one prefill of prompt and answer.
+    """Look at one answer; see verify_together."""
+    asked = Asked(prompt_tokens, answer_tokens, ends)
+    return verify_together(network, [asked], top=top, watch=watch, cache=cache)[0]
 
-    prompt_tokens: at least one. top: log-probabilities told a position. watch: tokens whose log-probability at the
-    first position is told. ends: the answer is followed by one of these, the likeliest. cache: one without rows,
-    which it is again afterwards; None makes one. Raises ValueError for empty tokens.
+
+@torch.inference_mode()
+def verify_together(
+    network: Network,
+    asked: Sequence[Asked],
+    *,
+    top: int = 0,
+    watch: Sequence[int] = (),
+    cache: Cache | None = None,
+) -> list[Verification]:
+    """Look at answers with one prefill of each prompt and its answer, several side by side.
+
+    top: log-probabilities told a position. watch: tokens whose log-probability at the first position is told. cache:
+    one without rows and with room for as many, which it is again afterwards; None makes one. Where the arithmetic is
+    invariant, what is told of an answer does not depend on its neighbours. Raises ValueError for empty tokens.
     """
-    given = [*answer_tokens, ends[0]] if ends else list(answer_tokens)
-    if not prompt_tokens or not given:
-        raise ValueError("a prompt and an answer need a token each")
-    read = [*prompt_tokens, *given[:-1]]
-    cache = network.new_cache(1, len(read)) if cache is None else cache
-    cache.add_row()
-    looked = _Looked(len(given), top)
-    first = len(prompt_tokens) - 1  # the row that says the answer's first token
-    for start in range(0, len(read), PREFILL_CHUNK):
-        chunk = torch.tensor([read[start : start + PREFILL_CHUNK]], device=network.device)
-        hidden = network.forward(chunk, cache)[0]
-        for rows in torch.split(hidden[max(first - start, 0) :], _ROWS):
-            if len(rows):
-                _look(looked, network.logits(rows), given, watch, ends)
-    cache.drop_row(0)
-    fork = next((f for f in looked.forks if f), None)
-    return Verification(
-        tuple(given),
-        [f is None for f in looked.forks],
-        fork,
-        looked.logprobs,
-        looked.top,
-        looked.watched,
-        next((n for n, fine in enumerate(looked.finite) if not fine), None),
-    )
+    shortest_first = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt) + len(asked[i].answer))
+    looked = [_Looked(asked[i]) for i in shortest_first]
+    texts = [x.text for x in looked]
+    cache = network.new_cache(len(texts), max(map(len, texts))) if cache is None else cache
+
+    def look(first: int, start: int, hidden: Tensor) -> None:
+        """The rows of a pass that say tokens of answers; see drafters.Look."""
+        rows, owners = [], []
+        for place, states in enumerate(hidden, first):
+            said = states[max(looked[place].first - start, 0) : max(len(texts[place]) - start, 0)]
+            rows.append(said)
+            owners += [looked[place]] * len(said)
+        for part, states in enumerate(torch.split(torch.cat(rows), _ROWS)):
+            if len(states):
+                chunk = owners[part * _ROWS : (part + 1) * _ROWS]
+                _look(chunk, network.logits(states), watch, top)
+
+    read(network, texts, cache, look)
+    for row in reversed(range(len(texts))):
+        cache.drop_row(row)
+    found = {i: x.verification() for i, x in zip(shortest_first, looked, strict=True)}
+    return [found[i] for i in range(len(asked))]
 
 
 class _Looked:
-    """What was seen so far, one entry a token."""
+    """What was seen so far of an answer, one entry a token."""
 
-    def __init__(self, length: int, most: int) -> None:
-        self.length, self.most = length, most
+    def __init__(self, asked: Asked) -> None:
+        self.given = [*asked.answer, asked.ends[0]] if asked.ends else list(asked.answer)
+        if not asked.prompt or not self.given:
+            raise ValueError("a prompt and an answer need a token each")
+        self.ends = sorted(asked.ends)
+        self.text = [*asked.prompt, *self.given[:-1]]
+        self.first = len(asked.prompt) - 1  # the row that says the answer's first token
         self.finite: list[bool] = []
         self.forks: list[Fork | None] = []
         self.logprobs: list[float] = []
         self.top: list[list[tuple[int, float]]] = []
         self.watched: list[float] = []
 
+    def verification(self) -> Verification:
+        """All that was seen."""
+        return Verification(
+            tuple(self.given),
+            [f is None for f in self.forks],
+            next((f for f in self.forks if f), None),
+            self.logprobs,
+            self.top,
+            self.watched,
+            next((n for n, fine in enumerate(self.finite) if not fine), None),
+        )
 
-def _look(
-    looked: _Looked, logits: Tensor, given: list[int], watch: Sequence[int], ends: Sequence[int]
-) -> None:
-    """Rows of logits [N, V], float32, of the next N tokens; an end that is looked for is chosen into `given`."""
-    done = len(looked.forks)
-    if ends and done + len(logits) == looked.length:
-        options = torch.tensor(sorted(ends), device=logits.device)
-        given[-1] = int(options[logits[-1, options].argmax()])
-    tokens = torch.tensor(given[done : done + len(logits)], device=logits.device)[:, None]
+
+def _look(owners: Sequence[_Looked], logits: Tensor, watch: Sequence[int], top: int) -> None:
+    """Rows of logits [N, V], float32, each of the next token of its owner; an end that is looked for is chosen."""
+    places = _places(owners)
+    for row, (owner, place) in enumerate(zip(owners, places, strict=True)):
+        if owner.ends and place == len(owner.given) - 1:
+            options = torch.tensor(owner.ends, device=logits.device)
+            owner.given[-1] = int(options[logits[row, options].argmax()])
+    said_ids = [owner.given[place] for owner, place in zip(owners, places, strict=True)]
+    tokens = torch.tensor(said_ids, device=logits.device)[:, None]
     normalizer = torch.logsumexp(logits, -1)
     own = logits.argmax(-1, keepdim=True)  # of equal logits the lowest index, as records.Target has it
     said, best = logits.gather(1, tokens), logits.gather(1, own)
-    index = torch.arange(logits.shape[1], device=logits.device)
-    rank = ((logits > said) | ((logits == said) & (index < tokens))).sum(-1)
     gaps = (best - said)[:, 0].clamp(max=_LARGEST).tolist()
-    greedy = (own == tokens)[:, 0].tolist()
-    for n, (chosen, gap, place) in enumerate(zip(greedy, gaps, rank.tolist(), strict=True)):
-        looked.forks.append(None if chosen else Fork(done + n, gap, place))
-    looked.finite += logits.amax(-1).isfinite().tolist()
-    looked.logprobs += (said[:, 0] - normalizer).clamp(min=-_LARGEST).tolist()
-    if not done:
-        looked.watched = (logits[0, torch.tensor(list(watch), dtype=torch.int64)] - normalizer[0]).tolist()
-    if looked.most:
-        values, ids = logits.topk(looked.most, -1)
-        rows = zip(ids.tolist(), (values - normalizer[:, None]).tolist(), strict=True)
-        looked.top += [list(zip(i, v, strict=True)) for i, v in rows]
+    ranks = _ranks(logits, said, tokens, own != tokens)
+    finite = logits.amax(-1).isfinite().tolist()
+    logprobs = (said[:, 0] - normalizer).clamp(min=-_LARGEST).tolist()
+    tops = _tops(logits, normalizer, top)
+    for row, (owner, place) in enumerate(zip(owners, places, strict=True)):
+        owner.forks.append(Fork(place, gaps[row], ranks[row]) if row in ranks else None)
+        owner.finite.append(finite[row])
+        owner.logprobs.append(logprobs[row])
+        owner.top += tops[row : row + 1]
+        if not place:
+            watched = logits[row, torch.tensor(list(watch), dtype=torch.int64)] - normalizer[row]
+            owner.watched = watched.tolist()
+
+
+def _places(owners: Sequence[_Looked]) -> list[int]:
+    """Which token of its owner each row says."""
+    done: dict[int, int] = {}
+    places = []
+    for owner in owners:
+        places.append(done.setdefault(id(owner), len(owner.forks)))
+        done[id(owner)] += 1
+    return places
+
+
+def _ranks(logits: Tensor, said: Tensor, tokens: Tensor, wrong: Tensor) -> dict[int, int]:
+    """Row -> how many tokens stand before its own, of the rows that are not the target's choice: few, if any."""
+    rows = wrong[:, 0].nonzero()[:, 0]
+    index = torch.arange(logits.shape[1], device=logits.device)
+    some, value = logits[rows], said[rows]
+    before = ((some > value) | ((some == value) & (index < tokens[rows]))).sum(-1)
+    return dict(zip(rows.tolist(), before.tolist(), strict=True))
+
+
+def _tops(logits: Tensor, normalizer: Tensor, top: int) -> list[list[tuple[int, float]]]:
+    if not top:
+        return []
+    values, ids = logits.topk(top, -1)
+    rows = zip(ids.tolist(), (values - normalizer[:, None]).tolist(), strict=True)
+    return [list(zip(i, v, strict=True)) for i, v in rows]
 
 
 class Claimed(NamedTuple):
@@ -186,20 +247,60 @@ def claimed_tokens(
     return Claimed(tokens, True, finish == "stop" and not stops)
 
 
+class Question(NamedTuple):
+    """An answer {"text", "token_ids", "finish"} to the tokens of a prompt."""
+
+    item: str
+    prompt: Sequence[int]
+    answer: Mapping[str, Any]
+
+
 class Auditor:
-    """Audits requests of the worker against the target of a stack, one at a time."""
+    """Audits requests of the worker against the target of a stack, up to TOGETHER at once."""
+
+    TOGETHER = 32
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._cache: Cache | None = None
 
     def audit(self, item: str, prompt: Sequence[int], answer: Mapping[str, Any]) -> dict[str, Any]:
-        """One answer {"text", "token_ids", "finish"} to a prompt -> the fields of engines.base.Audited as JSON.
+        """One answer; see `together`. Raises UnfitError for an answer that cannot be audited."""
+        (found,) = self.together([Question(item, prompt, answer)])
+        if isinstance(found, UnfitError):
+            raise found
+        return found
 
-        Raises UnfitError for an answer that cannot be audited.
-        """
-        stack, config = self._stack, self._stack.config
-        if not prompt:
+    def together(self, questions: Sequence[Question]) -> list[dict[str, Any] | UnfitError]:
+        """Answers to prompts -> the fields of engines.base.Audited as JSON, or why one cannot be audited."""
+        found: list[dict[str, Any] | UnfitError | None] = [None] * len(questions)
+        fit: list[tuple[int, Claimed]] = []
+        for place, question in enumerate(questions):
+            try:
+                fit.append((place, self._claimed(question)))
+            except UnfitError as error:
+                found[place] = error
+        stack = self._stack
+        if fit and self._cache is None:
+            # of the length that decoding has and the proof of its arithmetic was made for
+            room = max(stack.config["num_speculative_tokens"] + 1, stack.config["width"])
+            self._cache = stack.target.new_cache(self.TOGETHER, stack.config["context"] + room)
+        ends = sorted(stack.tokenizer.end_ids)
+        asked = [Asked(questions[n].prompt, c.tokens, ends if c.unended else ()) for n, c in fit]
+        watch = [t for tokens in stack.letters.values() for t in tokens]
+        seen = (
+            verify_together(stack.target, asked, top=stack.config["top"], watch=watch, cache=self._cache)
+            if fit
+            else []
+        )
+        for (place, claimed), verification in zip(fit, seen, strict=True):
+            found[place] = self._told(questions[place], claimed, verification)
+        return [f for f in found if f is not None]
+
+    def _claimed(self, question: Question) -> Claimed:
+        """The tokens to look at. Raises UnfitError."""
+        stack, config, answer = self._stack, self._stack.config, question.answer
+        if not question.prompt:
             raise UnfitError("the prompt has no token")
         vocabulary = min(stack.tokenizer.vocab_size, stack.target.vocabulary)
         claimed = claimed_tokens(
@@ -211,37 +312,28 @@ class Auditor:
             config["stops"],
         )
         count = len(claimed.tokens) + claimed.unended
-        if len(prompt) + count > config["context"]:
+        if len(question.prompt) + count > config["context"]:
             raise UnfitError(
-                f"{len(prompt)} prompt tokens and {count} of answer pass the context of {config['context']}"
+                f"{len(question.prompt)} prompt tokens and {count} of answer pass the context of {config['context']}"
             )
-        if self._cache is None:  # of the size that decoding has and the proof of its arithmetic was made for
-            room = max(config["num_speculative_tokens"] + 1, config["width"])
-            self._cache = stack.target.new_cache(1, config["context"] + room)
-        seen = verify(
-            stack.target,
-            prompt,
-            claimed.tokens,
-            top=config["top"],
-            watch=[t for tokens in stack.letters.values() for t in tokens],
-            ends=sorted(stack.tokenizer.end_ids) if claimed.unended else (),
-            cache=self._cache,
-        )
+        return claimed
+
+    def _told(self, question: Question, claimed: Claimed, seen: Verification) -> dict[str, Any] | UnfitError:
         if seen.broken is not None:
-            raise UnfitError(f"the logits after {seen.broken} tokens are not numbers (NaN or infinite)")
+            return UnfitError(f"the logits after {seen.broken} tokens are not numbers (NaN or infinite)")
         fork = seen.fork
         return {
-            "item": item,
+            "item": question.item,
             "tokens": len(seen.tokens),
             "retokenized": claimed.retokenized,
             "fork": fork.position if fork else None,
             "gap": fork.gap if fork else None,
             "rank": fork.rank if fork else None,
-            "complete": fork is None and self._ends_there(seen.tokens, answer["finish"]),
+            "complete": fork is None and self._ends_there(seen.tokens, question.answer["finish"]),
             "logprobs": seen.logprobs,
             "top": seen.top,
-            "letters": stack.letter_logprobs(tuple(seen.watched)),
-            "prompt_tokens": len(prompt),
+            "letters": self._stack.letter_logprobs(tuple(seen.watched)),
+            "prompt_tokens": len(question.prompt),
         }
 
     def _ends_there(self, tokens: Sequence[int], finish: str) -> bool:

@@ -22,7 +22,7 @@ from specsafe.errors import UserError
 if TYPE_CHECKING:
     from specsafe.decoding.loop import Answer, Prompt
     from specsafe.decoding.stack import Stack
-    from specsafe.decoding.verify import Auditor
+    from specsafe.decoding.verify import Auditor, Question
 
 Json = dict[str, Any]
 Say = Callable[[Json], None]
@@ -67,20 +67,26 @@ def serve(stack: Stack, source: IO[str], say: Say) -> None:
 
     threading.Thread(target=read, daemon=True).start()
     ended = False
+    waiting: list[Question] = []  # audits, which are read together
 
     def take(wait: bool) -> Prompt | None:
         nonlocal ended
         while not ended:
             try:
-                request = inbox.get(block=wait)
+                request = inbox.get(block=wait and not waiting)
             except queue.Empty:
-                return None
+                if not waiting:
+                    return None
+                _audit(auditor, waiting, say)
+                continue
             if request is None:
                 ended = True
             else:
-                prompt = _taken(stack, auditor, request, say)
+                prompt = _taken(stack, waiting, request, say)
                 if prompt is not None:
                     return prompt
+            if waiting and (ended or len(waiting) == auditor.TOGETHER):
+                _audit(auditor, waiting, say)
         return None
 
     for answer in stack.decoder().run(take):
@@ -90,33 +96,44 @@ def serve(stack: Stack, source: IO[str], say: Say) -> None:
             say(flatten(stack, answer))
 
 
-def _taken(stack: Stack, auditor: Auditor, request: Json, say: Say) -> Prompt | None:
-    """A request as a prompt for the loop; None if it was answered at once, as a measure or an audit is."""
-    from specsafe.decoding.verify import UnfitError
+def _taken(stack: Stack, waiting: list[Question], request: Json, say: Say) -> Prompt | None:
+    """A request as a prompt for the loop; None if it was answered at once, or waits to be audited with others."""
+    from specsafe.decoding.verify import Question
 
+    if "spell" in request:
+        texts = [stack.tokenizer.decode([t]) for t in request["spell"]]
+        say({"item": request["item"], "texts": texts})
+        return None
     try:
-        if "spell" in request:
-            texts = [stack.tokenizer.decode([t]) for t in request["spell"]]
-            say({"item": request["item"], "texts": texts})
-            return None
         prompt = stack.prompt(request["item"], request["prompt"], request.get("replicate", 0))
-        tokens = prompt.tokens
-        if request.get("measure"):
-            longest = max(len(tokens), len(prompt.read_by_draft))
-            say({"item": request["item"], "prompt_tokens": longest})
-            return None
-        if "answer" in request:
-            began = time.perf_counter()
-            found = auditor.audit(request["item"], tokens, request["answer"])
-            say({**found, "seconds": time.perf_counter() - began})
-            return None
     except UserError as error:
         say({"item": request["item"], "error": error.message})
         return None
-    except UnfitError as error:
-        say({"item": request["item"], "error": str(error)})
+    if request.get("measure"):
+        longest = max(len(prompt.tokens), len(prompt.read_by_draft))
+        say({"item": request["item"], "prompt_tokens": longest})
+        return None
+    if "answer" in request:
+        waiting.append(Question(request["item"], prompt.tokens, request["answer"]))
         return None
     return prompt
+
+
+def _audit(auditor: Auditor, waiting: list[Question], say: Say) -> None:
+    """Audit what waits; each answer is told its share of the seconds, by the tokens of its prompt and its own."""
+    began = time.perf_counter()
+    found = auditor.together(waiting)
+    read = [
+        len(q.prompt) + (a["tokens"] if isinstance(a, dict) else 0)
+        for q, a in zip(waiting, found, strict=True)
+    ]
+    each = (time.perf_counter() - began) / max(sum(read), 1)
+    for question, answer, tokens in zip(waiting, found, read, strict=True):
+        if isinstance(answer, dict):
+            say({**answer, "seconds": each * tokens})
+        else:
+            say({"item": question.item, "error": str(answer)})
+    waiting.clear()
 
 
 def facts(stack: Stack) -> Json:
