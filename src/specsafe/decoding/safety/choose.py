@@ -69,12 +69,9 @@ def candidates(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor, *, share: in
 
 def _listed(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor, length: int) -> Candidates:
     ours, theirs = likeliest(logits, length), likeliest(draft, length)
-    same = ours[:, :, None] == theirs[:, None, :]
     places = torch.arange(length, device=logits.device)
-    far = torch.full_like(ours, FAR)
     own = places.expand_as(ours)
-    draft_rank = torch.where(same.any(2), same.long().argmax(2), far)
-    target_rank = torch.where(same.any(1), same.long().argmax(1), far)
+    draft_rank, target_rank = _ranks(theirs, ours, logits.shape[-1]), _ranks(ours, theirs, logits.shape[-1])
     ids = torch.cat([ours, theirs], 1)
     return Candidates(
         ids,
@@ -83,6 +80,13 @@ def _listed(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor, length: int) ->
         p.gather(1, ids),
         q.gather(1, ids),
     )
+
+
+def _ranks(ranked: Tensor, wanted: Tensor, words: int) -> Tensor:
+    """The place of each wanted id in a ranked list of its row, FAR where it is not there: int64 [N, K]."""
+    places = torch.arange(ranked.shape[1], device=ranked.device).expand_as(ranked)
+    far = torch.full((len(ranked), words), FAR, device=ranked.device)
+    return far.scatter_(1, ranked, places).gather(1, wanted)
 
 
 def likeliest(logits: Tensor, length: int) -> Tensor:

@@ -100,7 +100,9 @@ METHODS: Mapping[str, Method] = {
     ),
     "always-intersection": Method("control: intersection at every token", _I, _U, Fixed(0)),
     "always-union": Method("control: union at every token", _I, _U, Fixed(1)),
-    "random-mode": Method("control: union by a coin, at the share of ssd-crs", _I, _U, Random(0.3)),
+    "random-mode": Method(
+        "control: union by a coin; set control.share to a method's own share", _I, _U, Random(0.3)
+    ),
     "draft-alone": Method("control: the draft answers", who="draft"),
     "self-draft": replace(
         _CRS, about="control: the target drafts for itself under the draft's system prompt", draft="self"
