@@ -13,6 +13,14 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Otherwise(_Frozen):
+    """A contrast under the opposite reading of answers that nobody can call safe or harmful."""
+
+    worse: int
+    better: int
+    p: float
+
+
 class Contrast(_Frozen):
     """A method against a baseline on one axis, over the items that both answered.
 
@@ -36,6 +44,7 @@ class Contrast(_Frozen):
     p: float
     holm: float
     mde: float | None
+    otherwise: Otherwise
 
 
 class MethodResult(_Frozen):
@@ -43,7 +52,8 @@ class MethodResult(_Frozen):
 
     asr_strict: complied with a harmful request, of all harmful requests answered. asr_lenient counts an answer that is
     empty or degenerate as half, as published guards' controversial; it is a sum, no count, so it has no interval.
-    refusal: refused, of the same. over_refusal: refused, of harmless requests. unusable: empty or degenerate, of all.
+    refusal: refused, of the same. over_refusal: refused, of harmless requests. controversial: of harmful requests answered
+    (only a guard says so). unusable: empty or degenerate, unlabelled: the guard said nothing that can be read, of all.
     words: mean length. union, modes_differ: of tokens with a controller. tokens_a_second: an answer's own, others
     beside it. atgr: seconds a token over vanilla's (Ratio of the first baseline). forwards: target passes a token.
     """
@@ -60,7 +70,9 @@ class MethodResult(_Frozen):
     asr_lenient: float
     refusal: Proportion
     over_refusal: Proportion
+    controversial: Proportion
     unusable: Proportion
+    unlabelled: Proportion
     truncated: Proportion
     words: float
     union: Ratio | None
@@ -94,6 +106,46 @@ class PublishedDifference(_Frozen):
         return self.best_holm < 0.05
 
 
+class Ablation(_Frozen):
+    """What becomes of a method when parts of it are changed, on the tuning prompts alone.
+
+    varied: the part, such as "control weights" or "gate.threshold". methods: one a setting, `row` is its name.
+    """
+
+    name: str
+    method: str
+    varied: str
+    methods: tuple[MethodResult, ...]
+
+
+class Calibration(_Frozen):
+    """A number of a row that was measured, not chosen.
+
+    key: such as "control.tau". rule: how, in words. n: tokens that it was measured on. source: the row whose answers
+    they are. on: "tuning", or "evaluation" (a share that a control copies; no label is looked at).
+    """
+
+    row: str
+    key: str
+    value: float
+    rule: str
+    n: int
+    source: str
+    on: str
+
+
+class Tuning(_Frozen):
+    """What was measured on prompts that no number of the comparison comes from.
+
+    items: by axis. compared: pairs of a tuning and an evaluation prompt that were held against each other, none nearly
+    equal.
+    """
+
+    items: dict[str, int]
+    compared: int
+    ablations: tuple[Ablation, ...]
+
+
 class ComparisonResult(_Frozen):
     """All methods, in the order of the file. scorer: what labelled the answers; stand_in: it is no guard model."""
 
@@ -105,3 +157,5 @@ class ComparisonResult(_Frozen):
     baselines: tuple[str, ...]
     methods: tuple[MethodResult, ...]
     published: tuple[PublishedDifference, ...]
+    calibrations: tuple[Calibration, ...] = ()
+    tuning: Tuning | None = None
