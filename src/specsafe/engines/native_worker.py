@@ -1,8 +1,8 @@
 """The worker process of one native arm: JSON lines in, JSON lines out (see engines.worker).
 
-A request {"item", "prompt", "replicate"} is decoded; with "measure" only its tokens are counted; {"item", "prompt", "answer"} is audited; with "spell", a list of token ids,
-their texts are told. The worker ends when
-its input ends, so it cannot outlive a killed parent.
+A request {"item", "prompt", "replicate"} is decoded, with "reply" what is said of that answer; with "measure" only its
+tokens are counted; {"item", "prompt", "answer"} is audited; with "spell", a list of token ids, their texts are told. The
+worker ends when its input ends, so it cannot outlive a killed parent.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _taken(stack: Stack, waiting: list[Question], request: Json, say: Say) -> Pr
         say({"item": request["item"], "texts": texts})
         return None
     try:
-        prompt = stack.prompt(request["item"], request["prompt"], request.get("replicate", 0))
+        prompt = stack.prompt(
+            request["item"], request["prompt"], request.get("replicate", 0), request.get("reply")
+        )
     except UserError as error:
         say({"item": request["item"], "error": error.message})
         return None
