@@ -7,10 +7,10 @@ from functools import cache
 
 import pytest
 import torch
-from test_methods import ENDS, VOCABULARY, asked, openings, said, scanned, target
+from test_methods import ENDS, asked, openings, said, scanned, target
 from test_methods import best as likeliest
 from test_methods import decode as unsteered
-from toys import CPU, model, network, plan
+from toys import CPU, model, plan, tensors_of
 
 from specsafe.decoding.drafters import NetworkDrafter
 from specsafe.decoding.loop import Answer, Decoder, Prompt
@@ -32,16 +32,9 @@ STEERED = [name for name, m in METHODS.items() if m.steering is not None]
 @cache
 def draft() -> tuple[LlamaNetwork, Differentiable]:
     """A draft that often agrees with the target, for the loop and for whole contexts."""
-    near = network(model(), noise=0.004)
-    again = model()
-    generator = torch.Generator().manual_seed(1)
-    tensors = {}
-    from toys import plain_names
-
-    for name, weight in plain_names(again).items():
-        shift = 0.004 * torch.randn(weight.shape, generator=generator) if weight.dim() == 2 else 0.0
-        tensors[name] = weight.detach() + shift
-    return near, Differentiable(Checkpoint(from_hf_config(again.config.to_dict()), tensors))
+    hf = model()
+    checkpoint = Checkpoint(from_hf_config(hf.config.to_dict()), tensors_of(hf, noise=0.004))
+    return LlamaNetwork(checkpoint, CPU, invariant=True), Differentiable(checkpoint)
 
 
 def projection(size: float = 1.0) -> torch.Tensor:
@@ -60,9 +53,7 @@ def decode(
 ) -> dict[str, Answer]:
     assert method.steering is not None
     p = plan(limit, ends=ENDS, drafted=drafted, slots=slots, telemetry=telemetry)
-    drafter = NetworkDrafter(
-        draft()[0], slots, p.capacity + drafted + 1, CPU, temperature=0.0, sampled=False
-    )
+    drafter = NetworkDrafter(draft()[0], slots, p.capacity + drafted + 1, CPU, temperature=0.0, sampled=False)
     decider = MethodDecider(method, openings(), telemetry=telemetry)
     drafter.guess, drafter.heard = decider.guess, decider.heard if decider.gated else None
     weight = projection() if weight is None else weight
@@ -209,4 +200,3 @@ def test_the_published_steering_only_has_bins_that_never_reset() -> None:
     method = METHODS["ssd-steering"]
     assert replace(method.control, forget=False) == METHODS["ssd-seed"].control
     assert method.steering is not None and method.steering.amplify == 0
-    assert VOCABULARY == target().vocabulary

@@ -24,15 +24,20 @@ _PARTS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
 
 def check(arm: NativeArm) -> dict[str, str]:
-    """Files of an arm, before any model loads -> SHA-256 by part. Raises UserError for what is missing."""
+    """Files of an arm, before any model loads -> SHA-256 by part. Raises UserError for what is missing or does not fit."""
+    found = check_models(arm)
+    return {**found, **_steering(arm, found)} if arm.method else found
+
+
+def check_models(arm: NativeArm) -> dict[str, str]:
+    """As check, of the networks alone."""
     missing = [p for p in ("torch", "transformers", "safetensors", "gguf") if find_spec(p) is None]
     if missing:
         raise UserError(f"the native engine needs {missing[0]}", "pip install 'specsafe[native]'")
     _kept_layers(arm.draft), _longest_ngram(arm.draft)
     found = {"model": _sha256(model_path(arm.model))}
     draft = draft_path(arm)
-    found = found if draft is None else {**found, "draft": _sha256(draft)}
-    return {**found, **_steering(arm, found)} if arm.method else found
+    return found if draft is None else {**found, "draft": _sha256(draft)}
 
 
 def _steering(arm: NativeArm, files: dict[str, str]) -> dict[str, str]:

@@ -117,9 +117,7 @@ class TransformersNetwork:
         return MaskedCache(rows, capacity, self._slot_bytes, self.device)
 
     @torch.inference_mode()
-    def forward(
-        self, tokens: Tensor, cache: MaskedCache, first: int = 0, push: Push | None = None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, cache: MaskedCache, first: int = 0, push: Push | None = None) -> Tensor:
         """Read tokens [B, W] as the next ones of cache rows first.. -> logits [B, W, V]."""
         from transformers import DynamicCache
 

@@ -39,6 +39,7 @@ class Differentiable:
         self._tensors = {name: t.to(device) for name, t in checkpoint.tensors.items()}
         self._keep = tuple(keep) or tuple(range(a.layers))
         self._embed = self._tensors["embed_tokens.weight"]
+        self.device = self._embed.device
         self._cos, self._sin = rotary_tables(a, self._embed.dtype, self._embed.device)
 
     def read(

@@ -136,9 +136,7 @@ class LlamaNetwork:
         )
 
     @torch.inference_mode()
-    def forward(
-        self, tokens: Tensor, cache: SlotCache, first: int = 0, push: Push | None = None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, cache: SlotCache, first: int = 0, push: Push | None = None) -> Tensor:
         """See Network.forward."""
         batch, width = tokens.shape
         cache.require_room(first, batch, width)

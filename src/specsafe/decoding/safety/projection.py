@@ -18,6 +18,7 @@ from specsafe.decoding.safety.parts import SIGNALS, Method, Risk, Score
 from specsafe.errors import UserError
 
 TENSOR, METADATA = "W", "steering"
+EPOCHS = 5  # of a training that says nothing else
 _LONGEST_HEADER = 100_000_000  # bytes; as safetensors' own
 _TRAIN = "train one for it: specsafe steer"
 Number = float | int | bool | str

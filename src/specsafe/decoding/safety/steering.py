@@ -31,12 +31,12 @@ def load_projection(path: Path, draft: LlamaNetwork, target: LlamaNetwork) -> Te
         with safe_open(path, framework="pt", device=str(draft.device)) as opened:
             weight: Tensor = opened.get_tensor(TENSOR).clone()
     except (SafetensorError, OSError) as error:
-        raise UserError(f"steering={path} cannot be read: {error}", "train it again: specsafe steer") from error
+        raise UserError(
+            f"steering={path} cannot be read: {error}", "train it again: specsafe steer"
+        ) from error
     require_shape(path, weight.shape, (draft.architecture.hidden_size, target.architecture.hidden_size))
     if not weight.isfinite().all():
-        raise UserError(
-            f"steering={path} holds NaN or infinite numbers", "train it again: specsafe steer"
-        )
+        raise UserError(f"steering={path} holds NaN or infinite numbers", "train it again: specsafe steer")
     return weight
 
 
