@@ -244,6 +244,11 @@ class MethodDecider:
         """Whether it has to hear the surprisals of prompts."""
         return self._method.gate is not None
 
+    @property
+    def risk(self) -> Tensor | None:
+        """The running mean score of each row, float64 [B]; None without one."""
+        return self._state.get("risk")
+
     def drop(self, row: int) -> None:
         """See Decider.drop."""
         self._state = {k: _dropped(v, row) for k, v in self._state.items()}
