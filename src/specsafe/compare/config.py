@@ -10,7 +10,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from specsafe.battery import Axis, Battery, Item, load_battery
-from specsafe.battery.items import hash_rank
 from specsafe.decoding.safety.methods import find
 from specsafe.engines import NativeArm
 from specsafe.errors import UserError
@@ -42,11 +41,13 @@ class Variant(_Frozen):
 
     matched: control.share becomes the share of union that this other row had, on the same prompts. false_alarms:
     control.tau becomes the number above which this share of the scores lies, over the tokens that the method says to
-    harmless tuning prompts in intersection.
+    harmless tuning prompts in intersection. steering: the projection of a method that is steered; left open, it is trained
+    on the harmful tuning prompts.
     """
 
     method: str = ""
     changes: dict[str, Any] = Field(default_factory=dict)
+    steering: str = ""
     matched: str = ""
     false_alarms: float | None = Field(None, gt=0, lt=1)
 
@@ -148,6 +149,7 @@ def arms(config: Comparison) -> dict[str, NativeArm]:
         own = {
             "method": name,
             "changes": json.dumps(variant.changes, sort_keys=True) if variant.changes else "",
+            "steering": variant.steering,
             "temperature": 1.0 if method.sampled else 0.0,
             "telemetry": "on",
             "top": 0,
@@ -209,18 +211,10 @@ def read_items(config: Comparison, data: Path) -> Battery:
     return Battery(config.name, "", "", items)
 
 
-def _limited(source: Source, items: list[Item]) -> list[Item]:
-    """The first of each axis by hash, in the order of the file."""
-    if not source.limit:
-        return items
-    chosen = {
-        i.id
-        for axis in AXES
-        for i in sorted((i for i in items if i.axis == axis), key=lambda i: hash_rank(i.id, "limit"))[
-            : source.limit
-        ]
-    }
-    return [i for i in items if i.id in chosen]
+def _limited(source: Source, items: list[Item]) -> tuple[Item, ...]:
+    """At most `limit` of each axis, chosen by hash, in the order of the file."""
+    whole = Battery(source.path, "", "", tuple(items))
+    return (whole.limit(source.limit) if source.limit else whole).items
 
 
 def _items(source: Source, data: Path) -> list[Item]:

@@ -7,6 +7,7 @@ way round.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from specsafe.compare.config import Comparison, Variant
 from specsafe.compare.result import Ablation, Calibration, ComparisonResult, Tuning
 from specsafe.decoding.safety.methods import find
 from specsafe.decoding.safety.parts import Random, Score
+from specsafe.decoding.safety.projection import read_projection
 from specsafe.errors import UserError
 from specsafe.study.ledger import Ledger
 
@@ -68,9 +70,15 @@ def _measured(config: Comparison) -> dict[str, Variant]:
 
 
 def require_measurable(config: Comparison) -> None:
-    """Raises UserError for a row that leaves a number to a measurement which its method does not have."""
+    """Raises UserError for a row that leaves to a measurement what its method does not have, or what nobody measures."""
     for row, variant in config.methods.items():
-        control = find(variant.method or row, variant.changes).control
+        method = find(variant.method or row, variant.changes)
+        control = method.control
+        if method.steering is not None and not variant.steering and config.tuning is None:
+            raise UserError(
+                f"methods.{row}: its steering needs tuning prompts to be trained on",
+                "add tuning, or steering: FILE",
+            )
         if variant.matched and not isinstance(control, Random):
             raise UserError(
                 f"methods.{row}: matched needs the method random-mode", "name it, or leave matched out"
@@ -133,6 +141,26 @@ def _column(ledger: Ledger, row: str, name: str, items: set[str] | None) -> list
     if not values:
         raise UserError(f"{row} told no {name} of any token", "see its log; nothing can be measured")
     return values
+
+
+def untrained(config: Comparison) -> list[str]:
+    """Rows whose projection is left to be trained."""
+    methods = {row: find(v.method or row, v.changes) for row, v in config.methods.items()}
+    return [row for row, m in methods.items() if m.steering is not None and not config.methods[row].steering]
+
+
+def trained(row: str, path: Path) -> Calibration:
+    """What is told of the projection of a row."""
+    p = read_projection(path)
+    return Calibration(
+        row=row,
+        key="steering",
+        value=float(f"{p.loss_after:.6g}"),
+        rule=f"KL(target || draft) a token after training on {len(p.prompts)} harmful prompts; {p.loss_before:.4g} before",
+        n=p.training.positions,
+        source=p.method,
+        on="tuning",
+    )
 
 
 def ablations(config: Comparison, result: ComparisonResult, compared: int) -> Tuning:
