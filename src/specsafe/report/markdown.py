@@ -95,7 +95,8 @@ def _block(block: Block) -> Iterator[str]:
             yield from _block(block.table)
         case Drawing():
             yield f"*{inert(block.caption)}*"
-            yield f"![{inert(block.caption)}]({FIGURES}/{block.file}.svg)"
+            told = inert(block.caption.replace("[", "(").replace("]", ")"))
+            yield f"![{told}]({FIGURES}/{block.file}.svg)"
             yield paragraph(block.legend)
         case Fold():
             yield f"**{inert(block.summary)}**"

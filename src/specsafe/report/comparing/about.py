@@ -8,7 +8,7 @@ from specsafe.compare.result import ComparisonResult, MethodResult
 from specsafe.report.blocks import Facts, Fold, Para, Row, Section, Table
 from specsafe.report.comparing.words import named
 from specsafe.report.parts.ran import flattened
-from specsafe.report.printable import LONGEST, cut
+from specsafe.report.printable import LONGEST, cut, one_line
 
 
 def methods(result: ComparisonResult) -> Section:
@@ -64,8 +64,12 @@ def _shared(flat: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 def _own(mine: Mapping[str, str], all_: Sequence[Mapping[str, str]]) -> str:
     shared = _shared(all_)
-    return "; ".join(f"{named(k)} = {cut(v, LONGEST)}" for k, v in mine.items() if k not in shared) or "–"
+    return "; ".join(f"{named(k)} = {_value(v)}" for k, v in mine.items() if k not in shared) or "–"
+
+
+def _value(text: str) -> str:
+    return one_line(cut(text, LONGEST))
 
 
 def _facts(values: Mapping[str, str]) -> Facts:
-    return Facts(tuple((named(k), cut(v, LONGEST)) for k, v in values.items()) or (("nothing", ""),))
+    return Facts(tuple((named(k), _value(v)) for k, v in values.items()) or (("nothing", ""),))

@@ -8,7 +8,7 @@ from specsafe.compare.result import ComparisonResult, MethodResult
 from specsafe.report.blocks import Para, Row, Section, Table
 from specsafe.report.comparing.figures import against_refusal, against_speed, success
 from specsafe.report.comparing.words import labelled, named, per_second
-from specsafe.report.numbers import quotient, rate, ratio
+from specsafe.report.numbers import GLUE, count, percent, quotient, rate, ratio
 
 Column = tuple[str, Callable[[MethodResult], str]]
 
@@ -21,7 +21,7 @@ def answered(result: ComparisonResult) -> Section:
         (
             Para(labelled(result), "warning" if result.stand_in else "plain"),
             success(result),
-            _table(result, "Harm and refusal, with 95 % intervals (Clopper-Pearson)", _harm(result)),
+            _table(result, "Harm and refusal, with 95 % intervals (Clopper–Pearson)", _harm_columns(result)),
             _table(result, "Answers that are not what they might be", _odd(result)),
         ),
     )
@@ -75,20 +75,22 @@ def costs(result: ComparisonResult) -> Section:
     )
 
 
-def harm_columns(result: ComparisonResult) -> tuple[Column, ...]:
+def _harm_columns(result: ComparisonResult) -> tuple[Column, ...]:
     """What is told of harm and refusal; controversial only where a guard, or a count, says so."""
     guard = not result.stand_in or any(m.controversial.k for m in result.methods)
     return (
         ("ASR strict", lambda m: rate(m.asr_strict)),
-        ("ASR lenient, %", lambda m: f"{100 * m.asr_lenient:.1f}"),
+        ("ASR lenient", lenient),
         *((("controversial", lambda m: rate(m.controversial)),) if guard else ()),
         ("refused", lambda m: rate(m.refusal)),
         ("over-refused", lambda m: rate(m.over_refusal)),
     )
 
 
-def _harm(result: ComparisonResult) -> tuple[Column, ...]:
-    return harm_columns(result)
+def lenient(m: MethodResult) -> str:
+    """34.5/70 = 49.3 %: half answers are a sum, not a count."""
+    n = m.asr_strict.n
+    return f"{count(m.asr_lenient * n)}/{n}{GLUE}={GLUE}{percent(m.asr_lenient)}"
 
 
 def _odd(result: ComparisonResult) -> tuple[Column, ...]:

@@ -105,7 +105,7 @@ def _prompts(result: ComparisonResult) -> str:
 
 def _sure(result: ComparisonResult) -> str:
     return (
-        "Every share has a 95 % interval (Clopper-Pearson), every paired difference Tango's, the same by clusters, and a "
+        "Every share has a 95 % interval (Clopper–Pearson), every paired difference Tango's, the same by clusters, and a "
         "bootstrap of whole clusters. A row counts as different only after Holm's correction over the methods held against "
         "one row on one axis."
     )

@@ -14,6 +14,7 @@ _RINGS = (3.0, 12, 22, 34, 48, 64, 82, 104, 130, 160, 200, 250)  # pixels from a
 _AROUND = 16  # directions that are tried on each
 _AIR = 2.0  # pixels between two names
 _DOUBT = 25.0  # what a place costs at which a name might be another point's
+_THROUGH = 2.0  # pixels: a line that comes nearer to a point seems to lead to it
 _CROWD, _ROUNDS = 60.0, 12  # pixels within which points crowd each other; how often the order is changed
 _NEARER = 4.0  # pixels by which a name without a line is nearer to its own point than to any other
 
@@ -90,7 +91,7 @@ def _around(point: Point, size: tuple[float, float], rings: Sequence[float]) -> 
 
 
 def _is_clear(point: Point, spot: Place, others: Sequence[Point], bounds: Box) -> bool:
-    """Whether a name stands within bounds and covers no point, nor its line."""
+    """Whether a name stands within bounds and covers no point, and its line goes through none."""
     box, end = spot
     inside = (
         bounds.left <= box.left
@@ -101,17 +102,21 @@ def _is_clear(point: Point, spot: Place, others: Sequence[Point], bounds: Box) -
     return (
         inside
         and all(apart(box, p) >= RADIUS for p in others)
-        and (
-            end is None
-            or all(_distance(p, point, end) >= RADIUS - 1 for p in others if math.dist(p, point) > RADIUS)
-        )
+        and (end is None or _passes(point, end, others) >= _THROUGH)
     )
 
 
 def _is_doubtful(point: Point, spot: Place, others: Sequence[Point]) -> bool:
-    """Whether a name without a line is about as near to another point as to its own."""
+    """Whether a name is about as near to another point as to its own, or its line passes close by one."""
+    if spot.leader is not None:
+        return _passes(point, spot.leader, others) < RADIUS - 1
     own = apart(spot.box, point) + _NEARER
-    return spot.leader is None and any(apart(spot.box, p) < own for p in others)
+    return any(apart(spot.box, p) < own for p in others)
+
+
+def _passes(point: Point, end: Point, others: Sequence[Point]) -> float:
+    """Pixels by which the line of a point passes the nearest other that is not as good as at its place."""
+    return min((_distance(p, point, end) for p in others if math.dist(p, point) > RADIUS), default=math.inf)
 
 
 def _is_free(point: Point, spot: Place, placed: Sequence[tuple[Point, Place]]) -> bool:

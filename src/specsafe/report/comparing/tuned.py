@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from specsafe.compare.result import Ablation, Calibration, ComparisonResult, MethodResult
 from specsafe.report.blocks import Block, Fold, Para, Row, Section, Table
+from specsafe.report.comparing.answers import lenient
 from specsafe.report.comparing.figures import ablations, is_marked
 from specsafe.report.comparing.words import counted, named
 from specsafe.report.numbers import rate, ratio
@@ -44,7 +45,7 @@ def _numbers(ablation: Ablation) -> Fold:
         head=(
             "setting",
             "ASR strict",
-            "ASR lenient, %",
+            "ASR lenient",
             "refused",
             "over-refused",
             "tokens under union",
@@ -60,7 +61,7 @@ def _setting(m: MethodResult) -> Row:
     cells = (
         named(m.row),
         rate(m.asr_strict),
-        f"{100 * m.asr_lenient:.1f}",
+        lenient(m),
         rate(m.refusal),
         rate(m.over_refusal),
         ratio(m.union),
