@@ -48,7 +48,10 @@ class Published(_Frozen):
 
 
 class Comparison(_Frozen):
-    """What is compared. arm: keys of kind=native that all methods share; baselines: rows that others are held against."""
+    """What is compared. arm: keys of kind=native that all methods share; baselines: rows that others are held against.
+
+    guard: the guard model that labels the answers (compare.label.GUARD_KEYS); None: the refusal detector stands in.
+    """
 
     name: str
     arm: dict[str, Any]
@@ -56,6 +59,7 @@ class Comparison(_Frozen):
     methods: dict[str, Variant] = Field(min_length=2)
     baselines: tuple[str, ...] = ("vanilla", "ssd")
     published: tuple[Published, ...] = ()
+    guard: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _rows_exist(self) -> Comparison:

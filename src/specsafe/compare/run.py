@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from specsafe import __version__
-from specsafe.compare.analyze import SCORER, analyze
+from specsafe.compare.analyze import analyze
 from specsafe.compare.config import Comparison, arms, read_items
+from specsafe.compare.label import label, labeller
 from specsafe.compare.result import ComparisonResult
 from specsafe.engines import arm_id, native
 from specsafe.errors import UserError
@@ -29,14 +30,15 @@ def run_comparison(
     report: Callable[[Progress], None] | None = None,
 ) -> ComparisonResult | None:
     """Run phases of a comparison into `out`; None without the last. Raises UserError for what a user can mend."""
-    battery = read_items(config, data)
+    battery, who = read_items(config, data), labeller(config)
     jobs = [
         Job(row, arm, arm_id(arm, native.check(arm)), 0, battery.items) for row, arm in arms(config).items()
     ]
     require_unique_roles(jobs)
     with storage_errors(out):
         (out / "logs").mkdir(parents=True, exist_ok=True)
-        wanted = config.model_dump(mode="json")
+        # labels are made of finished answers: another guard may label them without a new generation
+        wanted = config.model_dump(mode="json", exclude={"guard"})
         with open_ledger(out / LEDGER, wanted, {}, battery, __version__) as ledger:
             _require_unchanged(jobs, ledger)
             if "generate" in phases:
@@ -46,22 +48,9 @@ def run_comparison(
             if not ledger.complete:
                 raise UserError("not every method has answered every prompt", "run the phase generate first")
             if "score" in phases:
-                notice(f"{score(ledger)} texts scored")
-            return analyze(ledger) if "report" in phases else None
-
-
-def score(ledger: Ledger) -> int:
-    """Label every text that has no label of this version's scorer yet -> how many."""
-    known = set(ledger.labels(SCORER.id))
-    items = {i.id: i for i in ledger.items()}
-    new = {}
-    for arm in ledger.arms().values():
-        answers = ledger.answers(arm["id"], arm["replicate"])
-        missing = {i for i, a in answers.items() if (i, a.text_sha256) not in known}
-        for item, text in answers.texts(missing).items():
-            new[item, answers[item].text_sha256] = SCORER.score(items[item], text)
-    ledger.add_scores((item, text, SCORER.id, record) for (item, text), record in new.items())
-    return len(new)
+                scored = label(ledger, who, out / "logs", notice=notice, report=report)
+                notice(f"{scored} texts scored")
+            return analyze(ledger, who) if "report" in phases else None
 
 
 def _require_unchanged(jobs: list[Job], ledger: Ledger) -> None:

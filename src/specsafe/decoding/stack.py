@@ -94,28 +94,32 @@ class Stack:
             self.tokenizer.bytes_of,
         )
 
-    def prompt(self, item: str, text: str, replicate: int = 0) -> Prompt:
-        """What target and draft read before the first token of an answer."""
+    def prompt(self, item: str, text: str, replicate: int = 0, reply: str | None = None) -> Prompt:
+        """What target and draft read before the first token of an answer, or of what they say of a reply."""
         c, method = self.config, self.method
         theirs = c["draft_system"] or c["system"]
         if method is not None and method.who == "draft":
-            return Prompt(item, self._tokens(self.draft_tokenizer, text, theirs), replicate)
+            return Prompt(item, self._tokens(self.draft_tokenizer, text, theirs, reply), replicate)
         safe = method is not None and method.target_system == "draft"
-        tokens = self._tokens(self.tokenizer, text, theirs if safe else c["system"])
+        tokens = self._tokens(self.tokenizer, text, theirs if safe else c["system"], reply)
         if self.draft is None:
             return Prompt(item, tokens, replicate)
         other = self.draft_tokenizer
-        read = self._tokens(other, text, theirs)
-        return Prompt(item, tokens, replicate, read, _changed(read, self._tokens(other, "", theirs)))
+        read = self._tokens(other, text, theirs, reply)
+        return Prompt(item, tokens, replicate, read, _changed(read, self._tokens(other, "", theirs, reply)))
 
     def prompt_tokens(self, text: str) -> tuple[int, ...]:
         """What the target reads."""
         return self.prompt("", text).tokens
 
-    def _tokens(self, tokenizer: Tokenizer, text: str, system: str) -> tuple[int, ...]:
+    def _tokens(
+        self, tokenizer: Tokenizer, text: str, system: str, reply: str | None = None
+    ) -> tuple[int, ...]:
         prefill = self.config["prefill"]
         if self.config["chat_template"] == "on":
-            return tuple(tokenizer.chat(text, system, prefill))
+            return tuple(tokenizer.chat(text, system, prefill, reply))
+        if reply is not None:
+            raise UserError("only a chat template tells a prompt from its answer", "use chat_template=on")
         return tuple(tokenizer.raw(text + (f" {prefill}" if prefill else "")))
 
     def letter_logprobs(self, watched: tuple[float, ...]) -> list[tuple[str, float]]:

@@ -97,22 +97,31 @@ def open_session(arm: NativeArm, log: Path | None = None) -> WorkerSession:
         },
         in_flight=slots,
         sample=partial(to_sample, arm),
+        reads_replies=True,
     )
     return WorkerSession(spec, log)
+
+
+def measure(session: WorkerSession, requests: Iterable[Request]) -> dict[str, int | Failure]:
+    """Item -> tokens that the arm would read of a request, its answer apart; a failure where it cannot be asked."""
+    asked = {r.item: {**session.line(r), "measure": True} for r in requests}
+    told: dict[str, int | Failure] = {}
+    for m in session.ask(asked):
+        told |= {m.item: m} if isinstance(m, Failure) else {m["item"]: int(m["prompt_tokens"])}
+    return told
 
 
 def require_room(session: Session, arm: NativeArm, requests: Iterable[Request]) -> None:
     """Raise UserError if some prompt leaves no room for an answer; all are read, none is answered."""
     if not isinstance(session, WorkerSession):
         raise TypeError(f"{session} is no session of a native arm")
-    asked = {r.item: {"item": r.item, "prompt": r.prompt, "measure": True} for r in requests}
-    told = [m for m in session.ask(asked) if not isinstance(m, Failure)]
-    needed = {m["item"]: m["prompt_tokens"] + arm.max_tokens for m in told}
+    told = measure(session, requests)
+    needed = {item: n + arm.max_tokens for item, n in told.items() if not isinstance(n, Failure)}
     too_long = {item: n for item, n in needed.items() if n > arm.context}
     if too_long:
         item, most = max(too_long.items(), key=lambda pair: pair[1])
         raise UserError(
-            f"{len(too_long)} of {len(asked)} prompts do not fit context={arm.context}: {item} needs {most} tokens, "
+            f"{len(too_long)} of {len(told)} prompts do not fit context={arm.context}: {item} needs {most} tokens, "
             f"{arm.max_tokens} of them for its answer",
             f"use context={most} or more, or leave those items out",
         )

@@ -20,7 +20,7 @@ from torch.nn.functional import embedding, pad, scaled_dot_product_attention, si
 from specsafe.models.architecture import Architecture
 from specsafe.models.cache import Cache, SlotCache
 from specsafe.models.checkpoint import Checkpoint
-from specsafe.models.linear import Matrix
+from specsafe.models.linear import Matrix, product_dtype
 
 _BLOCK = 128  # slots of the cache that one product of the invariant attention reads
 _BUCKET = 64  # slots to whose multiples any attention reads
@@ -122,7 +122,7 @@ class LlamaNetwork:
             a.kv_heads,
             room,
             a.head_dim,
-            dtype=self.dtype,
+            dtype=product_dtype(self.dtype, self.device),
             device=self.device,
             unit=unit,
         )
@@ -171,8 +171,8 @@ class LlamaNetwork:
         q, k = qk[:, : a.heads], qk[:, a.heads :]
         cache.write(index, rows.slots, k.reshape(-1, a.head_dim), v.reshape(-1, a.head_dim))
         keys, values = cache.read(index, rows.first, rows.batch, rows.length)
-        out = rows.ungrouped(self._weighted(rows.grouped(q, a.kv_heads), keys, values, rows))
-        return self._whole_tiles(out)
+        out = rows.ungrouped(self._weighted(rows.grouped(q.to(keys.dtype), a.kv_heads), keys, values, rows))
+        return self._whole_tiles(out.to(x.dtype))
 
     def _weighted(self, q: Tensor, keys: Tensor, values: Tensor, rows: _Rows) -> Tensor:
         """softmax(q k' / sqrt(D) + mask) v for q [B, kv_heads, W * group, D].
@@ -219,7 +219,9 @@ class _Rows(NamedTuple):
         unseen = torch.arange(length, device=network.device) > positions[:, :, None]
         padding = -width % network.tile if network.invariant else 0
         mask = torch.zeros(
-            (batch, width + padding, length), dtype=network.dtype, device=network.device
+            (batch, width + padding, length),
+            dtype=product_dtype(network.dtype, network.device),
+            device=network.device,
         )  # a padding row sees everything, and nobody looks at it
         mask[:, :width].masked_fill_(unseen, -torch.inf)
         mask = mask.repeat_interleave(a.heads // a.kv_heads, 1)[:, None]
