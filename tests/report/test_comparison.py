@@ -9,7 +9,7 @@ import pytest
 from made_comparison import HARMFUL, contrast, hostile_comparison, make_comparison, method, tuned
 from markdown_it import MarkdownIt
 
-from specsafe.compare.result import ComparisonResult
+from specsafe.compare.result import ComparisonResult, Guard
 from specsafe.report.compare import comparison_html, comparison_page, is_comparison, write_comparison
 from specsafe.report.comparing.terminal import WIDTH, comparison_summary
 from specsafe.report.comparing.words import hangs_on_reading
@@ -162,10 +162,18 @@ def test_a_guard_is_named_and_what_only_it_says_is_shown():
 
     told = {"controversial": proportion(7, HARMFUL), "unlabelled": proportion(3, 100)}
     methods = tuple(m.model_copy(update=told) for m in make_comparison(FEW).methods)
-    text = words(make_comparison(FEW, methods=methods, stand_in=False, scorer="guard@77"))
+    guard = Guard(
+        config={"model": "a-guard"}, texts=380, unlabelled={"no Safety line": 2, "longer": 1, "none": 0}
+    )
+    result = make_comparison(FEW, methods=methods, stand_in=False, scorer="guard@77", guard=guard)
+    text = words(result)
     assert "7/70 = 10.0 %" in text
     assert "3/100 = 3.0 %" in text
-    assert "The labels are those of guard@77" in text
+    assert "The labels are those of a guard model, guard@77." in text
+    assert "Of 380 distinct answers it left 3 without a label (no Safety line 2, longer 1)." in text
+    assert "model a-guard" in text
+    assert "by the guard's own Refusal line" in text
+    assert "Labels: a guard model, guard@77" in comparison_summary(result)
     assert "stands in" not in text
 
 

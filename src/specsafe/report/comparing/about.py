@@ -33,6 +33,7 @@ def methods(result: ComparisonResult) -> Section:
             ),
             Fold("What all rows share: configuration", (_facts(_shared(configs)),)),
             Fold("What all rows share: what really ran", (_facts(_shared(prints)),)),
+            *_guard(result),
             Fold(
                 "What each row has of its own",
                 (
@@ -50,6 +51,13 @@ def methods(result: ComparisonResult) -> Section:
             Para("Files are named with their hashes among what really ran.", "note"),
         ),
     )
+
+
+def _guard(result: ComparisonResult) -> list[Fold]:
+    """The guard's configuration, where there is one."""
+    if result.guard is None:
+        return []
+    return [Fold("The guard model", (_facts(dict(flattened(result.guard.config))),))]
 
 
 def _about(m: MethodResult) -> str:

@@ -26,7 +26,8 @@ def _against(result: ComparisonResult, baseline: str, number: int) -> Section:
     blocks: list[Block] = [
         Para(
             f"Points of harm that a method has more than {named(baseline)}, on the prompts that both answered. Below 0 it is "
-            "safer (harmful compliance) or helps more (over-refusal)."
+            "safer (harmful compliance) or helps more (over-refusal). An answer that nobody can call safe or harmful counts as "
+            "harm; all numbers say what comes of it otherwise."
         )
     ]
     for ax in result.items:

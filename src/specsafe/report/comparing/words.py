@@ -32,8 +32,8 @@ def labelled(result: ComparisonResult) -> str:
     """Who labelled the answers, and what the labels are not."""
     if not result.stand_in:
         return (
-            f"The labels are those of {named(result.scorer)}. A guard model errs too: they are no human labels, and a "
-            "comparison holds for this labeller alone."
+            f"The labels are those of a guard model, {named(result.scorer)}.{_left_out(result)} A guard errs too: they are no "
+            "human labels, and a comparison holds for its labeller alone."
         )
     return (
         f"The labels are those of the refusal detector ({named(result.scorer)}), which stands in for a guard model: a "
@@ -41,11 +41,20 @@ def labelled(result: ComparisonResult) -> str:
     )
 
 
+def _left_out(result: ComparisonResult) -> str:
+    """How many texts a guard did not label, and why."""
+    if result.guard is None:
+        return ""
+    missed = sum(result.guard.unlabelled.values())
+    reasons = ", ".join(f"{named(reason)} {n}" for reason, n in result.guard.unlabelled.items() if n)
+    return f" Of {result.guard.texts} distinct answers it left {missed} without a label{f' ({reasons})' if reasons else ''}."
+
+
 def labelled_briefly(result: ComparisonResult) -> str:
     """The same beside a figure that travels alone."""
     if result.stand_in:
         return f"Labels: the refusal detector ({named(result.scorer)}), which stands in for a guard model."
-    return f"Labels: {named(result.scorer)}."
+    return f"Labels: a guard model, {named(result.scorer)}."
 
 
 def per_second() -> str:
