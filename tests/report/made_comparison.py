@@ -166,7 +166,13 @@ def calibrations(names):
 
 def tuned(text=None):
     """Two ablations and a gate; text: every free string instead."""
-    weights = ["published .3 .3 .1 .3", "no mismatch", "no KL", "no entropy gap", "no openings", "KL alone"]
+    weights = [
+        "full (default)",
+        "without mismatch",
+        "without KL",
+        "KL alone",
+        "KL and openings (published best)",
+    ]
     gates = ["off", "50", "150 (published)", "500"]
     kinds = (
         ("weights of the score", "control weights", weights),

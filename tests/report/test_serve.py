@@ -117,7 +117,7 @@ def test_the_walk_is_kept_for_some_seconds(folder, monkeypatch):
 
 def test_comparisons_are_on_the_shelf_by_the_result_beside_their_ledger(tmp_path):
     config = {"name": "made", "methods": {"vanilla": {}}, "baselines": ["vanilla"]}
-    for name in ("done", "begun", "broken"):
+    for name in ("done", "done/tuning", "begun", "broken"):
         with open_ledger(tmp_path / name / LEDGER, config, {}, BATTERY, "1"):
             pass
     write_comparison(make_comparison(("vanilla", "ssd")), tmp_path / "done")
@@ -125,6 +125,7 @@ def test_comparisons_are_on_the_shelf_by_the_result_beside_their_ledger(tmp_path
     shelf = Shelf(tmp_path)
     states = {e.place: e.state for e in shelf.entries()}
     assert states["done"] == "2 methods"
+    assert states["done/tuning"] == "the tuning prompts of a comparison"
     assert states["begun"] == "a comparison without a result yet"
     assert states["broken"].startswith("cannot be read: ValidationError")
     status, text = get(shelf, "/")

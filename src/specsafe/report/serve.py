@@ -143,7 +143,9 @@ class Shelf:
 def _compared(key: str, place: str, begun: str, result: Path) -> Entry:
     """A comparison, by its result. Raises ValueError for one that this version cannot read."""
     if not result.is_file():
-        return Entry(key, place, begun, None, "a comparison without a result yet", "open")
+        within = result.parent.name == "tuning" and result.parent.with_name(LEDGER).is_file()
+        state = "the tuning prompts of a comparison" if within else "a comparison without a result yet"
+        return Entry(key, place, begun, None, state, "open")
     found = ComparisonResult.model_validate_json(result.read_bytes())
     first = front(found)
     return Entry(

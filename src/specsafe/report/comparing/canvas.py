@@ -12,12 +12,11 @@ from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from specsafe.report.figures import MARKS, Svg, child, px
-from specsafe.report.printable import one_line
+from specsafe.report.printable import SHORT, cut, one_line
 
 FONT = 12  # pixels of every text
 LINE = 15  # from one line of text to the next
 WIDE, NARROW = 760, 356  # pixels: for a desk or a printed page, for a phone
-_LONGEST = 24  # characters of a name in a figure; tables have all of it
 _EMS = {  # of the broadest of the usual fonts, by kinds of characters
     "mwMW@%—": 1.0,
     "=+<>−×~": 0.84,
@@ -113,10 +112,15 @@ def _em(character: str) -> float:
     return _EM.get(character, 0.76 if character.isupper() or not character.isascii() else 0.64)
 
 
-def short(name: str) -> str:
-    """A name as a figure shows it: one line, its end left out where it is long."""
-    line = one_line(name)
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+def short(name: str, width: float) -> str:
+    """A name as a figure shows it: one line of at most so many pixels, its end left out where it is longer."""
+    line = one_line(cut(name, SHORT))
+    if text_width(line) <= width:
+        return line
+    room, kept = width - text_width("…"), 0
+    while kept < len(line) and text_width(line[: kept + 1]) <= room:
+        kept += 1
+    return f"{line[:kept]}…"
 
 
 def wrapped(text: str, width: float) -> list[str]:

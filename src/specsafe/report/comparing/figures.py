@@ -164,7 +164,7 @@ def _files(named_: Iterable[tuple[str, str]]) -> list[str]:
     found: list[str] = []
     for kind, name in named_:
         slug = re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")[:40]
-        stem = f"{kind}-{slug}".strip("-")
+        stem = slug if slug.startswith(kind) else f"{kind}-{slug}".strip("-")
         found.append(stem if stem not in found else f"{stem}-{len(found) + 1}")
     return found
 

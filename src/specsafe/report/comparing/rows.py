@@ -11,6 +11,7 @@ from specsafe.report.figures import Scale, number
 
 _ROW, _TALL_ROW = 22, 40  # pixels: name and interval side by side, or the name above
 _HEAD, _FOOT = 24, 22
+_NAMES = 240.0  # pixels of a name at most
 _EDGE = 6.0  # pixels kept free beside a scale, so that a tick label stays inside
 
 
@@ -55,14 +56,14 @@ class Place(NamedTuple):
 
 def wide_rows(panels: Sequence[Panel], lines: Sequence[Line]) -> Canvas:
     """Names once, panels beside each other, what is written right of each."""
-    names = max(text_width(short(line.label)) for line in lines) + 18
+    names = max(text_width(short(line.label, _NAMES)) for line in lines) + 18
     brief = len(panels) > 1
     said = [max(text_width(_said(line.spans[k], brief)) for line in lines) + 20 for k in range(len(panels))]
     room = (WIDE + 6 - names - sum(said)) / len(panels)
     bottom = _HEAD + _ROW * len(lines)
     canvas, left = Canvas(WIDE, bottom + _FOOT), names
     for n, line in enumerate(lines):
-        canvas.words(8, _HEAD + _ROW * (n + 0.5) + 4, short(line.label), _kind(line))
+        canvas.words(8, _HEAD + _ROW * (n + 0.5) + 4, short(line.label, _NAMES), _kind(line))
     for k, panel in enumerate(panels):
         place = Place(panel.scale, left + _EDGE, left + room - _EDGE)
         canvas.words(place.left, 14, panel.name, "words strong")
@@ -86,7 +87,8 @@ def narrow_rows(panels: Sequence[Panel], lines: Sequence[Line]) -> Canvas:
         _ground(canvas, place, panel.limit, top + _HEAD, top + _HEAD + _TALL_ROW * len(lines))
         for n, line in enumerate(lines):
             above = top + _HEAD + _TALL_ROW * n
-            canvas.words(8, above + 16, short(line.label), f"{_kind(line)} halo")
+            name = short(line.label, NARROW - 28 - text_width(line.spans[k].brief))
+            canvas.words(8, above + 16, name, f"{_kind(line)} halo")
             canvas.words(NARROW - 8, above + 16, line.spans[k].brief, "tick halo", "end")
             _draw(canvas, place, line.spans[k], line.marked, above + 26)
     return canvas

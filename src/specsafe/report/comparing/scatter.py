@@ -19,6 +19,7 @@ _SAME = 1.5  # pixels: points nearer than that are one for the eye
 _INSET = 28  # pixels between the frame and a point at the end of a scale
 _FEW = 12  # points that have their names beside them
 _FAR = 25.0  # pixels: if a name must stand farther from its point, numbers take the place of all names
+_NAME = 190.0  # pixels of a name at most
 _ABREAST = 5  # numbers of points at one place that stand on one line
 _HIGH = 440  # pixels of a figure without its key
 
@@ -109,7 +110,7 @@ def _plot(x: Axis, y: Axis, right: float, height: float) -> _Plot:
 
 
 def _names(dots: Sequence[Dot]) -> list[str]:
-    return [short(d.label) for d in dots]
+    return [short(d.label, _NAME) for d in dots]
 
 
 def _numbers(dots: Sequence[Dot]) -> list[str]:
@@ -175,13 +176,13 @@ def _name(canvas: Canvas, group: _Group, spot: Spot) -> None:
 
 
 def _key_width(dots: Sequence[Dot]) -> float:
-    return max(text_width(short(d.label)) for d in dots) + 30
+    return max(text_width(short(d.label, _NAME)) for d in dots) + 30
 
 
 def _in_key(canvas: Canvas, dot: Dot, left: float, y: float) -> None:
     kind = "words strong" if dot.marked else "words"
     canvas.words(left + 16, y, str(dot.number), kind, "end")
-    canvas.words(left + 22, y, short(dot.label), kind)
+    canvas.words(left + 22, y, short(dot.label, _NAME), kind)
 
 
 def _ground(canvas: Canvas, plot: _Plot) -> None:
