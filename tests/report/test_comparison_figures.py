@@ -128,6 +128,17 @@ def test_methods_at_one_place_share_one_mark():
     assert words(figure.wide, "halo") == [f"m{n}" for n in range(7)]
 
 
+def test_a_crowd_without_room_for_a_number_each_shares_lines_and_keeps_its_marks():
+    rows = tuple(method(f"m{n}", 62 + n % 9, n // 12, speed=20 + 0.01 * n) for n in range(25))
+    result = make_comparison(["a", "b"], methods=rows, baselines=("m0",))
+    for figure in (against_refusal(result), against_speed(result)):
+        assert "No room" not in figure.legend
+        for svg in (figure.wide, figure.narrow):
+            told = sorted(int(n) for w in words(svg, "halo") for n in w.split(", ") if n)
+            assert told == list(range(1, 26))
+    assert len(shapes(against_refusal(result).wide, "mark")) == 19
+
+
 def test_all_methods_at_one_place_find_room_too():
     rows = tuple(method(f"method-{n}", 0, 0) for n in range(25))
     figure = against_refusal(make_comparison(["a", "b"], methods=rows, baselines=("method-0",)))
@@ -177,7 +188,7 @@ SPOTS = st.tuples(st.floats(60, 720), st.floats(40, 410))
 @given(st.lists(SPOTS, min_size=1, max_size=12, unique=True), st.data())
 def test_no_name_covers_another_a_point_or_a_line(points, data):
     sizes = [(data.draw(st.floats(8, 120)), 15.0) for _ in points]
-    found = place_labels(points, sizes, BOUNDS)
+    found = place_labels([[p] for p in points], sizes, BOUNDS)
     placed = [(n, p) for n, p in enumerate(found) if p is not None]
     for n, place in placed:
         box = place.box
@@ -193,12 +204,12 @@ def test_no_name_covers_another_a_point_or_a_line(points, data):
 
 def test_a_crowd_of_points_finds_room_for_all_its_numbers():
     crowd = [(68 + 37 * (n % 5), 200 + 7 * (n // 5)) for n in range(25)]  # one prompt apart, of 30 and of 70
-    found = place_labels(crowd, [(16.0, 15.0)] * 25, BOUNDS)
+    found = place_labels([[p] for p in crowd], [(16.0, 15.0)] * 25, BOUNDS)
     assert None not in found
 
 
 def test_a_name_without_room_is_left_out():
-    assert place_labels([(50, 50)], [(500.0, 15.0)], Box(0, 0, 100, 100)) == [None]
+    assert place_labels([[(50, 50)]], [(500.0, 15.0)], Box(0, 0, 100, 100)) == [None]
     assert place_labels([], [], BOUNDS) == []
 
 

@@ -42,8 +42,8 @@ def against_refusal(result: ComparisonResult) -> Drawing:
         Dot(n, m.row, m.row in result.baselines, _share(m.over_refusal), _share(m.asr_strict))
         for n, m in enumerate(result.methods, 1)
     ]
-    x = Axis(OVER, _percent([d.x for d in dots]), "left: helps more")
-    y = Axis(ASR, _percent([d.y for d in dots]), "down: safer")
+    x = Axis(OVER, _window([d.x for d in dots]), "left: helps more")
+    y = Axis(ASR, _window([d.y for d in dots]), "down: safer")
     return _scatter(result, "safety-over-refusal", "Safety against over-refusal", x, y, dots, "")
 
 
@@ -59,7 +59,7 @@ def against_speed(result: ComparisonResult) -> Drawing | None:
     reach = [v for d in dots for v in (d.x.estimate, d.x.high) if v is not None]
     base = _first(result)
     x = Axis("tokens a second", linear(0, max(reach)), "right: faster", base.tokens_a_second.estimate)
-    y = Axis(ASR, _percent([d.y for d in dots]), "down: safer")
+    y = Axis(ASR, _window([d.y for d in dots]), "down: safer")
     above = f"Above: times the tokens a second of {named(base.row)}. {per_second()}"
     untimed = [m.row for m in result.methods if m.tokens_a_second.estimate is None]
     left_out = f" Not timed: {', '.join(map(named, untimed))}." if untimed else ""
@@ -187,6 +187,14 @@ def _tokens(r: Ratio | None) -> Span:
 
 def _number(r: Ratio) -> Span:
     return Span(r.estimate, r.low, r.high, quotient(r, 1), quotient(r, 1))
+
+
+def _window(spans: Sequence[Span]) -> Scale:
+    """What the intervals reach, at least a tenth: points do not stand on zero as bars do."""
+    ends = [v for s in spans for v in (s.estimate, s.low, s.high) if v is not None]
+    low, high = min(ends, default=0.0), max(ends, default=100.0)
+    middle = min(95.0, max(5.0, (low + high) / 2))
+    return linear(max(0.0, min(low, middle - 5)), min(100.0, max(high, middle + 5)), most=8)
 
 
 def _percent(spans: Sequence[Span]) -> Scale:

@@ -1,4 +1,7 @@
-"""Where names stand beside points so that none covers another, a point, or the line that leads to one."""
+"""Where names stand beside points so that none covers another, a point, or the line that leads to one.
+
+A name belongs to a group of points that lie close together, mostly of one.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ _RINGS = (3.0, 12, 22, 34, 48, 64, 82, 104, 130, 160, 200, 250)  # pixels from a
 _AROUND = 16  # directions that are tried on each
 _AIR = 2.0  # pixels between two names
 _DOUBT = 25.0  # what a place costs at which a name might be another point's
+_BESIDE = 3.0  # pixels between a name and a point of its own
 _THROUGH = 2.0  # pixels: a line that comes nearer to a point seems to lead to it
 _CROWD, _ROUNDS = 60.0, 12  # pixels within which points crowd each other; how often the order is changed
 _NEARER = 4.0  # pixels by which a name without a line is nearer to its own point than to any other
@@ -30,20 +34,24 @@ Point = tuple[float, float]
 
 
 def place_labels(
-    points: Sequence[Point], sizes: Sequence[tuple[float, float]], bounds: Box, reach: float = math.inf
+    groups: Sequence[Sequence[Point]],
+    sizes: Sequence[tuple[float, float]],
+    bounds: Box,
+    reach: float = math.inf,
 ) -> list[Place | None]:
-    """A place for the name of every point, by its width and height; None where no room is left within `reach` pixels.
+    """A place for the name of every group of points, by its width and height; None where no room is left within `reach`.
 
     Each in turn takes the best place that is free, those in a crowd first. Names that found none go first the next
     time; of all rounds that with the fewest names left out is kept.
     """
+    middles = [middle(g) for g in groups]
     rings = [r for r in _RINGS if r <= reach]
-    spots = [_spots(n, points, sizes[n], bounds, rings) for n in range(len(points))]
-    crowds = [sum(math.dist(p, q) < _CROWD for q in points) for p in points]
-    order = sorted(range(len(points)), key=lambda n: -crowds[n])
+    spots = [_spots(n, groups, sizes[n], bounds, rings) for n in range(len(groups))]
+    crowds = [sum(math.dist(p, q) < _CROWD for q in middles) for p in middles]
+    order = sorted(range(len(groups)), key=lambda n: -crowds[n])
     best: list[Place | None] | None = None
     for _ in range(_ROUNDS):
-        found = _in_order(order, points, spots)
+        found = _in_order(order, middles, spots)
         if best is None or found.count(None) < best.count(None):
             best = found
         if None not in found:
@@ -52,26 +60,36 @@ def place_labels(
     return best or []
 
 
+def middle(points: Sequence[Point]) -> Point:
+    """Where the line to a name begins."""
+    return sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
+
+
 def _in_order(
-    order: Sequence[int], points: Sequence[Point], spots: Sequence[Sequence[Place]]
+    order: Sequence[int], middles: Sequence[Point], spots: Sequence[Sequence[Place]]
 ) -> list[Place | None]:
     """Each name in turn to its best place that those before it left free."""
-    found: list[Place | None] = [None] * len(points)
+    found: list[Place | None] = [None] * len(middles)
     for n in order:
-        placed = [(points[k], p) for k, p in enumerate(found) if p is not None]
-        found[n] = next((spot for spot in spots[n] if _is_free(points[n], spot, placed)), None)
+        placed = [(middles[k], p) for k, p in enumerate(found) if p is not None]
+        found[n] = next((spot for spot in spots[n] if _is_free(middles[n], spot, placed)), None)
     return found
 
 
 def _spots(
-    n: int, points: Sequence[Point], size: tuple[float, float], bounds: Box, rings: Sequence[float]
+    n: int,
+    groups: Sequence[Sequence[Point]],
+    size: tuple[float, float],
+    bounds: Box,
+    rings: Sequence[float],
 ) -> list[Place]:
-    """Where the name of a point can stand as far as points and bounds go, the best first."""
-    point, others = points[n], [p for k, p in enumerate(points) if k != n]
+    """Where the name of a group can stand as far as points and bounds go, the best first."""
+    own, others = groups[n], [p for k, g in enumerate(groups) for p in g if k != n]
+    at = middle(own)
     priced = [
-        (cost + (_DOUBT if _is_doubtful(point, spot, others) else 0), k, spot)
-        for k, (cost, spot) in enumerate(_around(point, size, rings))
-        if _is_clear(point, spot, others, bounds)
+        (cost + (_DOUBT if _is_doubtful(at, spot, others) else 0), k, spot)
+        for k, (cost, spot) in enumerate(_around(at, size, rings))
+        if _is_clear(at, spot, others, bounds) and all(apart(spot.box, p) >= _BESIDE for p in own)
     ]
     return [spot for _, _, spot in sorted(priced, key=lambda found: found[:2])]
 

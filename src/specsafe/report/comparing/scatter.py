@@ -6,16 +6,17 @@ Names stand at their points while all of them find room there; in a crowd number
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from specsafe.report.comparing.canvas import LINE, NARROW, WIDE, Box, Canvas, short, text_width
 from specsafe.report.comparing.labels import Place as Spot
-from specsafe.report.comparing.labels import place_labels
+from specsafe.report.comparing.labels import middle, place_labels
 from specsafe.report.comparing.rows import Place, Span, spaced
 from specsafe.report.figures import Scale, number
 
 _SAME = 1.5  # pixels: points nearer than that are one for the eye
+_NEAR = (7.0, 12.0, 20.0)  # pixels within which points share a line where there is no room for one each
 _INSET = 28  # pixels between the frame and a point at the end of a scale
 _FEW = 12  # points that have their names beside them
 _FAR = 25.0  # pixels: if a name must stand farther from its point, numbers take the place of all names
@@ -44,10 +45,10 @@ class Axis(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Dots at one place, and the lines of text that name them."""
+    """Dots that are named together, the places of their marks (one for dots that lie on each other), and the text."""
 
-    at: tuple[float, float]
     dots: list[Dot]
+    places: list[tuple[float, float]]
     lines: list[str]
 
     @property
@@ -67,6 +68,10 @@ class _Plot(NamedTuple):
     up: Place
     axes: tuple[Axis, Axis]
 
+    def at(self, dot: Dot) -> tuple[float, float]:
+        """Where a dot lies, in pixels."""
+        return self.across.at(dot.x.estimate or 0), self.up.at(dot.y.estimate or 0)
+
 
 def wide_scatter(x: Axis, y: Axis, dots: Sequence[Dot]) -> tuple[Canvas, list[str]]:
     """For a desk -> the figure, and the names that found no room. A key stands on the right."""
@@ -81,7 +86,7 @@ def wide_scatter(x: Axis, y: Axis, dots: Sequence[Dot]) -> tuple[Canvas, list[st
     canvas = Canvas(WIDE, high)
     for n, dot in enumerate(drawn):
         _in_key(canvas, dot, WIDE - key, plot.inner.top + LINE * n + 12)
-    return _draw(canvas, plot, _placed(plot, drawn, _numbers))
+    return _draw(canvas, plot, _numbered(plot, drawn))
 
 
 def narrow_scatter(x: Axis, y: Axis, dots: Sequence[Dot]) -> tuple[Canvas, list[str]]:
@@ -96,7 +101,7 @@ def narrow_scatter(x: Axis, y: Axis, dots: Sequence[Dot]) -> tuple[Canvas, list[
     canvas = Canvas(NARROW, _HIGH + 12 + LINE * rows)
     for n, dot in enumerate(drawn):
         _in_key(canvas, dot, 8 + (n // rows) * NARROW / columns, _HIGH + 18 + LINE * (n % rows))
-    return _draw(canvas, plot, _placed(plot, drawn, _numbers))
+    return _draw(canvas, plot, _numbered(plot, drawn))
 
 
 def _drawn(dots: Sequence[Dot]) -> list[Dot]:
@@ -122,25 +127,47 @@ def _named(plot: _Plot, dots: Sequence[Dot]) -> list[tuple[_Group, Spot | None]]
     """Few dots with their names near them; None where that cannot be."""
     if len(dots) > _FEW:
         return None
-    found = _placed(plot, dots, _names, _FAR)
+    found = _placed(plot, dots, _names, _SAME, _FAR)
     return found if all(spot is not None for _, spot in found) else None
 
 
+def _numbered(plot: _Plot, dots: Sequence[Dot]) -> list[tuple[_Group, Spot | None]]:
+    """Dots with their numbers; where there is no room for one each, those that lie close together share a line."""
+    found: list[tuple[_Group, Spot | None]] = []
+    for near in (_SAME, *_NEAR):
+        found = _placed(plot, dots, _numbers, near, math.inf)
+        if all(spot is not None for _, spot in found):
+            break
+    return found
+
+
 def _placed(
-    plot: _Plot, dots: Sequence[Dot], name: Callable[[Sequence[Dot]], list[str]], reach: float = math.inf
+    plot: _Plot,
+    dots: Sequence[Dot],
+    name: Callable[[Sequence[Dot]], list[str]],
+    near: float,
+    reach: float,
 ) -> list[tuple[_Group, Spot | None]]:
-    """Dots that are one for the eye together, each group with the spot of its name."""
-    together: list[tuple[tuple[float, float], list[Dot]]] = []
+    """Dots within `near` pixels of each other together, each group with the spot of its name."""
+    together: list[list[Dot]] = []
     for dot in dots:
-        at = plot.across.at(dot.x.estimate or 0), plot.up.at(dot.y.estimate or 0)
-        here = next((ds for where, ds in together if math.dist(where, at) < _SAME), None)
+        here = next((g for g in together if math.dist(plot.at(g[0]), plot.at(dot)) < near), None)
         if here is None:
-            together.append((at, [dot]))
+            together.append([dot])
         else:
             here.append(dot)
-    groups = [_Group(at, ds, name(ds)) for at, ds in together]
-    spots = place_labels([g.at for g in groups], [g.size for g in groups], plot.inner, reach)
+    groups = [_Group(g, _apart(map(plot.at, g)), name(g)) for g in together]
+    spots = place_labels([g.places for g in groups], [g.size for g in groups], plot.inner, reach)
     return list(zip(groups, spots, strict=True))
+
+
+def _apart(places: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Places without those that are one with another for the eye."""
+    found: list[tuple[float, float]] = []
+    for place in places:
+        if all(math.dist(place, p) >= _SAME for p in found):
+            found.append(place)
+    return found
 
 
 def _draw(
@@ -153,9 +180,11 @@ def _draw(
             _cross(canvas, plot, dot)
     for group, spot in found:
         if spot is not None and spot.leader is not None:
-            canvas.line(group.at, spot.leader, "leader")
+            canvas.line(middle(group.places), spot.leader, "leader")
     for group, spot in found:
-        canvas.mark(*group.at, "square" if group.marked else "circle", "mark edged")
+        for place in group.places:
+            here = [d for d in group.dots if math.dist(plot.at(d), place) < _SAME]
+            canvas.mark(*place, "square" if any(d.marked for d in here) else "circle", "mark edged")
         if spot is not None:
             _name(canvas, group, spot)
     return canvas, [d.label for group, spot in found if spot is None for d in group.dots]
@@ -163,7 +192,7 @@ def _draw(
 
 def _name(canvas: Canvas, group: _Group, spot: Spot) -> None:
     """The lines of a group, set towards the point."""
-    on_right = spot.box.left >= group.at[0] - 1
+    on_right = spot.box.left >= middle(group.places)[0] - 1
     for n, text in enumerate(group.lines):
         marked = group.dots[n].marked if len(group.lines) == len(group.dots) else group.marked
         canvas.words(
@@ -215,8 +244,7 @@ def _multiples(canvas: Canvas, across: Place, one: float, top: float) -> None:
 
 
 def _cross(canvas: Canvas, plot: _Plot, dot: Dot) -> None:
-    across, up = plot.across, plot.up
-    x, y = across.at(dot.x.estimate or 0), up.at(dot.y.estimate or 0)
+    across, up, (x, y) = plot.across, plot.up, plot.at(dot)
     if dot.x.low is not None and dot.x.high is not None:
         canvas.line((across.at(dot.x.low), y), (across.at(dot.x.high), y), "cross")
     if dot.y.low is not None and dot.y.high is not None:
