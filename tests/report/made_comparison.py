@@ -14,9 +14,23 @@ from specsafe.compare.result import (
     PublishedDifference,
     Tuning,
 )
-from specsafe.decoding.safety.methods import METHODS
 from specsafe.stats import mcnemar_exact, paired_difference, paired_mde, proportion, ratio_of_sums
 
+MANY = (
+    *(
+        "vanilla",
+        "ssd",
+        "ssd-seed",
+        "ssd-floor",
+        "ssd-crs",
+        "ssd-crs-best",
+        "ssd-crs-gated",
+        "ssd-crs-user-gate",
+    ),
+    *("ssd-crs-zero-lag", "ssd-crs-trie", "continuous", "aasd-frozen", "aasd-decay", "ssd-crs-aasd"),
+    *("safedecoding", "safedecoding-seed", "typical", "rejection", "always-intersection", "always-union"),
+    *("random-mode", "draft-alone", "self-draft", "ssd-steering", "safe-prompt"),
+)
 HARMFUL, HARMLESS = 70, 30
 SCORER = "refusal@0123456789abcdef"
 
@@ -95,8 +109,8 @@ def compared(row, harmful, over, base_harmful, base_over, baselines, **changes):
 
 
 def make_comparison(rows=None, *, tuning=False, **changes):
-    """A whole result; rows: the methods by name, the first two are the baselines (all of the table if None)."""
-    names = list(METHODS) if rows is None else list(rows)
+    """A whole result; rows: the methods by name, the first two are the baselines (25 if None)."""
+    names = list(MANY if rows is None else rows)
     baselines = tuple(names[:2])
     rng = random.Random(7)
     harm = {n: rng.randint(24, 52) for n in names}

@@ -52,7 +52,7 @@ def markdown(result):
 
 @pytest.fixture(scope="module")
 def whole():
-    """All methods of the table, ablations and calibrations: the result and what the page says."""
+    """25 methods, ablations and calibrations: the result and what the page says."""
     result = make_comparison(tuning=True)
     return result, words(result)
 
@@ -60,7 +60,7 @@ def whole():
 def test_it_begins_with_what_was_compared_on_what_and_who_labelled(whole):
     front, _, _ = whole[1].partition("What was answered")
     for expected in (
-        "24 methods on the same 100 prompts: 70 for harmful compliance, 30 for over-refusal",
+        "25 methods on the same 100 prompts: 70 for harmful compliance, 30 for over-refusal",
         "The refusal detector stands in for a guard model.",
         "counts as complied with, whatever the answer is worth",
         "against vanilla",
@@ -293,7 +293,7 @@ def test_the_terminal_has_a_row_a_method_in_a_hundred_columns(whole):
         assert text.endswith("page out/comparison.html")
         assert "stands in for a guard model" in " ".join(text.split())
     lines = comparison_summary(whole[0]).splitlines()
-    assert "vanilla              34/70 48.6%  0/30 0.0%     baseline         +8.6 p=0.33      21.7" in lines
+    assert "vanilla              34/70 48.6%  0/30 0.0%     baseline         +8.6 p=0.33      26.0" in lines
     assert any(line.startswith("safe-prompt") and "-37.1 p<0.001*" in line for line in lines)
 
 
