@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from toys import CPU, drafts_of, model, network, plan, prompts
@@ -73,7 +75,12 @@ def decode(
         sampled=False,
         vocabulary=of.vocabulary,
     )
-    decider = MethodDecider(method, openings(of.vocabulary), telemetry=telemetry)
+    decider = MethodDecider(
+        method,
+        openings(of.vocabulary),
+        min(of.vocabulary, (draft or near()).vocabulary),
+        telemetry=telemetry,
+    )
     drafter.guess, drafter.heard = decider.guess, decider.heard if decider.gated else None
     return {a.item: a for a in Decoder(of, drafter, p, decider).generate(asked(count))}
 
@@ -134,7 +141,7 @@ def reference(method: Method, prompt: Prompt, limit: int) -> list[int]:
     """The method without cache, batch, drafted tokens or closed forms: every token from the two whole contexts."""
     chosen: list[int] = []
     mode, log, theta, alpha, scores = 0, [], 0.6, method.intersection.alpha, []
-    node, words = torch.zeros(1, dtype=torch.int64), openings()
+    node, words = np.zeros(1, int), openings()
     while len(chosen) < limit:
         lt, ld = (
             last_logits(n, [*c, *chosen])
@@ -153,9 +160,9 @@ def reference(method: Method, prompt: Prompt, limit: int) -> list[int]:
             )
         matched = token == int(ld.argmax())
         if isinstance(method.control, Score):
-            far = distances(lt, ld)
-            c, mass = method.control, float(words.mass(q[None], node)[0])
-            kl = 1 - float((-far.kl.double() / c.kl_scale).exp())
+            far = distances(*(x[None] for x in (lt, ld, p, q)))
+            c, mass = method.control, float(words.mass(q[words.words].numpy()[None], node)[0])
+            kl = 1 - math.exp(-float(far.kl) / c.kl_scale)
             scores.append(
                 c.mismatch * (not matched) + c.kl * kl + c.entropy_gap * float(far.gap) + c.openings * mass
             )
@@ -170,7 +177,7 @@ def reference(method: Method, prompt: Prompt, limit: int) -> list[int]:
                 else:
                     theta, alpha = 0.6, method.intersection.alpha
                 mode = new
-        node = words.step(node, torch.tensor([token]))
+        node = words.step(node, np.array([token]))
         chosen.append(token)
         if token in ENDS:
             break

@@ -83,7 +83,8 @@ class Stack:
             openings = trie(encode, pieces, words, home)
         else:
             openings = first_tokens(encode, words, home)
-        return MethodDecider(self.method, openings, telemetry=plan.telemetry)
+        shared = min(words, (self.draft or self.target).vocabulary)
+        return MethodDecider(self.method, openings, shared, telemetry=plan.telemetry)
 
     def stop_rule(self) -> StopRule:
         """When an answer ends."""
@@ -106,6 +107,9 @@ class Stack:
             return Prompt(item, tokens, replicate)
         other = self.draft_tokenizer
         read = self._tokens(other, text, theirs)
+        gate = method.gate if method is not None else None
+        if gate is None or gate.span != "user":
+            return Prompt(item, tokens, replicate, read)
         return Prompt(item, tokens, replicate, read, _changed(read, self._tokens(other, "", theirs)))
 
     def prompt_tokens(self, text: str) -> tuple[int, ...]:

@@ -65,7 +65,7 @@ METHODS: Mapping[str, Method] = {
         _CRS, about="SSD-CRS without the lag, over whole refusal openings", control=_ZERO, openings="trie"
     ),
     "continuous": Method(
-        "no modes: alpha is a function of the risk", Choice("all"), Choice("all"), Risk(), openings="trie"
+        "no modes: alpha is a function of the risk", union=Choice("all"), control=Risk(), openings="trie"
     ),
     "aasd-frozen": Method(
         "the target's first logits blended into the draft's, constant; samples",
