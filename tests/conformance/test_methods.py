@@ -81,7 +81,7 @@ def decode(
     decider = MethodDecider(
         method,
         openings(of.vocabulary),
-        min(of.vocabulary, (draft or near()).vocabulary),
+        words=min(of.vocabulary, (draft or near()).vocabulary),
         telemetry=telemetry,
     )
     drafter.guess, drafter.heard = decider.guess, decider.heard if decider.gated else None

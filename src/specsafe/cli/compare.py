@@ -17,7 +17,7 @@ def compare(
         Path | None, typer.Option(help="Folder of ledger and results; default: specsafe-NAME. It continues.")
     ] = None,
     phase: Annotated[
-        str, typer.Option(help="generate, score or report alone, each in a process of its own; or all.")
+        str, typer.Option(help="tune, generate, score or report alone, each in a process of its own; or all.")
     ] = "all",
     json_: Annotated[
         bool, typer.Option("--json", envvar="SPECSAFE_COMPARE_JSON", help="The result as JSON on stdout.")

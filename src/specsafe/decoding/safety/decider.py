@@ -147,16 +147,18 @@ def perplexity(gate: Gate, surprisals: Tensor, prompt: Prompt) -> float:
 class MethodDecider:
     """A method for the loop of `loop.Decoder`: state a row, joined and dropped as the loop does.
 
-    words: how many words target and draft both have, the first ones of each; they choose among these alone. heard:
-    where the drafter leaves the surprisals of the prompts that it has just read (NetworkDrafter.heard).
+    words: how many words target and draft both have, the first ones of each, if not all; they choose among these alone.
+    heard: where the drafter leaves the surprisals of the prompts that it has just read (NetworkDrafter.heard).
     """
 
     bonus = False
     looks_ahead = False
 
-    def __init__(self, method: Method, openings: Openings, words: int, *, telemetry: bool) -> None:
+    def __init__(
+        self, method: Method, openings: Openings, *, telemetry: bool, words: int | None = None
+    ) -> None:
         self._method, self._openings, self._telemetry = method, openings, telemetry
-        self._wanted = wanted(method, openings, words, telemetry=telemetry)
+        self._wanted = wanted(method, openings, words or len(openings.restart), telemetry=telemetry)
         self.columns: tuple[str, ...] = DECIDED if telemetry else ()
         self._state: State = {}
         self._prior: Tensor | None = None
@@ -181,6 +183,12 @@ class MethodDecider:
     def gated(self) -> bool:
         """Whether it has to hear the surprisals of prompts."""
         return self._method.gate is not None
+
+    @property
+    def risk(self) -> Tensor | None:
+        """The running mean score of each row, float64 [B]; None without one."""
+        risk = self._state.get("risk")
+        return None if risk is None else torch.from_numpy(risk)
 
     def drop(self, row: int) -> None:
         """See Decider.drop."""
