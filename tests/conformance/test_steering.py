@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from test_methods import ENDS, asked, openings, said, scanned, target
@@ -101,7 +102,7 @@ def reference(method: Method, weight: torch.Tensor, prompt: Prompt, drafted: int
     model_ = draft()[1]
     pushes = [torch.zeros(HIDDEN)] * (len(prompt.read_by_draft) - 1)  # what each token was read under
     chosen: list[int] = []
-    mode, risk, scores, node = 0, 0.0, [], torch.zeros(1, dtype=torch.int64)
+    mode, risk, scores, node = 0, 0.0, [], np.zeros(1, int)
     words = openings()
     while len(chosen) < limit:
         context = [*prompt.tokens, *chosen]
@@ -125,13 +126,14 @@ def reference(method: Method, weight: torch.Tensor, prompt: Prompt, drafted: int
                 both = {*likeliest(lt, method.union.count), *likeliest(ld, method.union.count)}
                 token = max(both, key=lambda v: float(p[v] + method.union.alpha * (q[v] - p[v])))
             guess = int(ld.argmax())
-            far, mass = distances(lt, ld), float(words.mass(q[None], node)[0])
+            far = distances(*(x[None] for x in (lt, ld, p, q)))
+            mass = float(words.mass(q[words.words].numpy()[None], node)[0])
             kl = 1 - float((-far.kl.double() / control.kl_scale).exp())
             parts = (control.mismatch * (token != guess), control.kl * kl)
             scores.append(sum(parts) + control.entropy_gap * float(far.gap) + control.openings * mass)
             risk = sum(scores[-3:]) / len(scores[-3:])
             mode = int(risk > control.tau)
-            node = words.step(node, torch.tensor([token]))
+            node = words.step(node, np.array([token]))
             guesses.append(token)
             if token in ENDS or token != guess:
                 break

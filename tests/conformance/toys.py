@@ -59,6 +59,14 @@ def tensors_of(hf, dtype: torch.dtype = torch.float32, noise: float = 0.0) -> di
     return tensors
 
 
+def with_a_hole(hf, token: int, *, invariant: bool = True, noise: float = 0.0) -> LlamaNetwork:
+    """The network of a model in which reading one token gives NaN for all that follows."""
+    whole = network(hf, invariant=invariant, noise=noise)
+    whole._embed = whole._embed.clone()
+    whole._embed[token] = float("nan")
+    return whole
+
+
 def prompts(count: int, vocabulary: int = 150, longest: int = 70) -> list[Prompt]:
     """Ragged prompts of 1 to `longest` tokens; every fourth repeats itself, so that a look-up finds something."""
     generator = torch.Generator().manual_seed(3)

@@ -82,7 +82,8 @@ class Stack:
     def _decider(self, plan: Plan) -> MethodDecider:
         if self.method is None:
             raise ValueError("no method")
-        return MethodDecider(self.method, self.openings(self.method), telemetry=plan.telemetry)
+        shared = min(self.target.vocabulary, (self.draft or self.target).vocabulary)
+        return MethodDecider(self.method, self.openings(self.method), words=shared, telemetry=plan.telemetry)
 
     def _steerer(self, decider: MethodDecider) -> Steerer | None:
         if self.method is None or self.method.steering is None:
@@ -130,6 +131,9 @@ class Stack:
             return Prompt(item, tokens, replicate)
         other = self.draft_tokenizer
         read = self._tokens(other, text, theirs, reply)
+        gate = method.gate if method is not None else None
+        if gate is None or gate.span != "user":
+            return Prompt(item, tokens, replicate, read)
         return Prompt(item, tokens, replicate, read, _changed(read, self._tokens(other, "", theirs, reply)))
 
     def prompt_tokens(self, text: str) -> tuple[int, ...]:

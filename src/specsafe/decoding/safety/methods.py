@@ -77,7 +77,7 @@ METHODS: Mapping[str, Method] = {
         _CRS, about="SSD-CRS, its draft steered the more the higher the score", steering=Steering(_SCALE, 5.0)
     ),
     "continuous": Method(
-        "no modes: alpha is a function of the risk", Choice("all"), Choice("all"), Risk(), openings="trie"
+        "no modes: alpha is a function of the risk", union=Choice("all"), control=Risk(), openings="trie"
     ),
     "aasd-frozen": Method(
         "the target's first logits blended into the draft's, constant; samples",

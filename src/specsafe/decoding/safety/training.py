@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from specsafe.decoding.drafters import fitted
 from specsafe.decoding.loop import Decoder, Plan, Prompt, Stopped
 from specsafe.decoding.rules import Agreement
 from specsafe.decoding.safety import control
@@ -263,7 +263,8 @@ def _scales(course: Course, lesson: Lesson, turned: Tensor, logits: Tensor) -> T
     told, state = [], _begun(course)
     lesson.cache.truncate([lesson.before])
     for block, tokens in enumerate(torch.split(lesson.tokens, course.block)):
-        told.append(scales(course.steering, state.get("risk"), 1))
+        risk = state.get("risk")
+        told.append(scales(course.steering, None if risk is None else torch.from_numpy(risk), 1))
         if course.steering.amplify:
             push = Push(told[-1].to(turned) * turned[block : block + 1], course.first)
             states = course.packed.forward(tokens[None], lesson.cache, push=push)[0]
@@ -274,21 +275,21 @@ def _scales(course: Course, lesson: Lesson, turned: Tensor, logits: Tensor) -> T
 
 
 def _begun(course: Course) -> State:
-    gated = torch.zeros(1, dtype=torch.bool, device=course.openings.children.device)
-    return {**control.begin(course.method, gated), "node": gated.long()}
+    return {**control.begin(course.method, np.zeros(1, bool)), "node": np.zeros(1, np.int64)}
 
 
 def _scored(course: Course, state: State, logits: Tensor, scores: Tensor, said: Tensor) -> State:
     """The controller's state after a block, as safety.decider has it; a token matches if the draft would say it."""
-    scores = fitted(scores, logits.shape[-1])
-    far = distances(torch.where(scores.isneginf(), -torch.inf, logits), scores)
-    q, own = torch.softmax(scores, -1), scores.argmax(-1)
-    active = torch.ones(1, dtype=torch.bool, device=said.device)
-    for at in range(len(said)):
+    ours, theirs = (x[:, : course.words] for x in (logits, scores))
+    q = torch.softmax(theirs, -1)
+    far = distances(ours, theirs, torch.softmax(ours, -1), q)
+    kl, gap, heard = (x.double().cpu().numpy() for x in (*far, q[:, course.openings.words]))
+    tokens, matched = said.cpu().numpy(), (theirs.argmax(-1) == said).cpu().numpy()
+    for at in range(len(tokens)):
         one = slice(at, at + 1)
-        seen = control.Seen(far.kl[one], far.gap[one], course.openings.mass(q[one], state["node"]))
-        new = control.after(course.method, state, seen, own[one] == said[one], active)
-        state = {**new, "node": course.openings.step(state["node"], said[one])}
+        seen = control.Seen(kl[one], gap[one], course.openings.mass(heard[one], state["node"]))
+        new = control.after(course.method, state, seen, matched[one], np.ones(1, bool))
+        state = {**new, "node": course.openings.step(state["node"], tokens[one])}
     return state
 
 
