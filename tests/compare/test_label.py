@@ -137,7 +137,8 @@ def test_a_guard_labels_a_comparison_from_file_to_page(home: Path, out: Path) ->
     result = run_comparison(guarded, home, out, ("report",))
     assert result is not None and result.guard is not None
     assert (result.stand_in, result.scorer) == (False, labeller(guarded).id)
-    assert result.scorer.startswith("guard:guard:") and "unlabelled" in comparison_page(result)
+    assert result.scorer.startswith("guard:guard:")
+    assert "it left 1 without a label (several Safety lines 1)" in comparison_page(result)
     assert result.guard.unlabelled == {"several Safety lines": 1}
 
     vanilla, careful = result.methods

@@ -43,11 +43,15 @@ class _Row(NamedTuple):
     failed: int
 
 
-def analyze(ledger: Ledger, who: Labeller = STAND_IN) -> ComparisonResult:
-    """The result of a ledger whose answers are all labelled by `who`. Raises UserError where they are not."""
+def analyze(ledger: Ledger, who: Labeller = STAND_IN, order: Sequence[str] = ()) -> ComparisonResult:
+    """The result of a ledger whose answers are all labelled by `who`; order: of its rows, by default as they answered.
+
+    Raises UserError where a text has no label.
+    """
     config = Comparison.model_validate(ledger.config())
     items, known = {i.id: i for i in ledger.items()}, readings(ledger, who)
-    rows = {row: _row(ledger, arm, known) for row, arm in ledger.arms().items()}
+    arms = ledger.arms()
+    rows = {row: _row(ledger, arms[row], known) for row in order or arms}
     contrasts = {
         (baseline, axis): _contrasts(rows, baseline, [i for i in items.values() if i.axis == axis])
         for baseline in config.baselines

@@ -8,6 +8,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from specsafe.decoding.safety.methods import find, parse_changes
+from specsafe.decoding.safety.projection import Pair, read_projection, require_fit
 from specsafe.drafts.layers import parse_keep
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.arms import AnyArm
@@ -22,7 +24,13 @@ _PARTS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
 
 def check(arm: NativeArm) -> dict[str, str]:
-    """Files of an arm, before any model loads -> SHA-256 by part. Raises UserError for what is missing."""
+    """Files of an arm, before any model loads -> SHA-256 by part. Raises UserError for what is missing or does not fit."""
+    found = check_models(arm)
+    return {**found, **_steering(arm, found)} if arm.method else found
+
+
+def check_models(arm: NativeArm) -> dict[str, str]:
+    """As check, of the networks alone."""
     missing = [p for p in ("torch", "transformers", "safetensors", "gguf") if find_spec(p) is None]
     if missing:
         raise UserError(f"the native engine needs {missing[0]}", "pip install 'specsafe[native]'")
@@ -30,6 +38,34 @@ def check(arm: NativeArm) -> dict[str, str]:
     found = {"model": _sha256(model_path(arm.model))}
     draft = draft_path(arm)
     return found if draft is None else {**found, "draft": _sha256(draft)}
+
+
+def _steering(arm: NativeArm, files: dict[str, str]) -> dict[str, str]:
+    """The projection of a method that is steered: it must be there, this pair's, and trained at these scales."""
+    method = find(arm.method, parse_changes(arm.changes))
+    if method.steering is None:
+        return {}
+    if not arm.steering:
+        raise UserError(
+            f"method={arm.method} is steered and needs steering=FILE",
+            f"train one: specsafe steer --method {arm.method}",
+        )
+    path = Path(arm.steering).expanduser()
+    require_fit(path, read_projection(path), method, pair(arm, files))
+    return {"steering": sha256_file(path)}
+
+
+def pair(arm: NativeArm, files: dict[str, str]) -> Pair:
+    """Which networks steer and are steered; files: hashes of `check`. Raises UserError for what cannot be steered."""
+    outside = [name for name in (arm.model, arm.draft) if name.startswith("transformers:")]
+    if outside:
+        raise UserError(f"{outside[0]}: models read through transformers cannot be steered", "name another")
+    itself = find(arm.method, parse_changes(arm.changes)).draft == "self"
+    return Pair(
+        target_sha256=files["model"],
+        draft_sha256=files["model"] if itself else files.get("draft", files["model"]),
+        layers=() if itself else _kept_layers(arm.draft),
+    )
 
 
 def model_path(name: str) -> str:
@@ -75,6 +111,7 @@ def stack_config(arm: NativeArm) -> Json:
         "draft_path": draft_path(arm) or "",
         "keep": _kept_layers(arm.draft),
         "lookup": _longest_ngram(arm.draft),
+        "steering_path": str(Path(arm.steering).expanduser()) if arm.steering else "",
     }
 
 

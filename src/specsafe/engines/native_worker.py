@@ -142,7 +142,7 @@ def facts(stack: Stack) -> Json:
     """What really runs."""
     import torch
 
-    from specsafe.models.linear import can_pack
+    from specsafe.models.linear import product_dtype
 
     drafter = stack.decoder()
     return {
@@ -151,7 +151,9 @@ def facts(stack: Stack) -> Json:
         "build": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "weights": stack.config["dtype"],
         "tokenizer_sha256": stack.tokenizer.sha256,
-        "packed": can_pack(torch.zeros(8, 8, dtype=getattr(torch, stack.config["dtype"]))),
+        "products": str(
+            product_dtype(getattr(torch, stack.config["dtype"]), stack.target.device)
+        ).removeprefix("torch."),
         "rule_parameters": _in_force(stack, drafts=drafter.drafts),
         "arithmetic": stack.config["arithmetic"],
         "rows_proved_equal": {role: proof.rows for role, proof in stack.proofs.items()},
