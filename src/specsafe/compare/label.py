@@ -31,7 +31,7 @@ from specsafe.study.schema import dump
 # What a guard may be given of kind=native. The rest is fixed: it says what it finds likeliest, in its own template.
 GUARD_KEYS = ("kind", "model", "max_tokens", "context", "dtype", "device", "arithmetic", "threads", "slots")
 UNREADABLE = 0.05
-"""Share of the texts a guard is asked about whose verdicts may be unreadable; one always may."""
+"""Share of the texts that may get no verdict that can be read, those too long for the guard apart; one always may."""
 _WORDS = SCORERS["refusal"]
 _GIVEN: Json = {"max_tokens": 128, "context": 2048, "slots": 4}
 _FIXED: Json = {"system": "", "top": 0}
@@ -211,15 +211,15 @@ def _keep(
 
 
 def _require_readable(who: Labeller, told: Mapping[Key, Json], texts: int) -> None:
-    """Raise UserError if more verdicts are unreadable than may be of so many texts."""
-    bad = {key: r["why"] for key, r in told.items() if r["label"] == UNLABELLED and "said" in r}
+    """Raise UserError if more texts have no verdict that can be read than may be of so many."""
+    bad = {k: r["why"] for k, r in told.items() if r["label"] == UNLABELLED and r["why"] != _TOO_LONG}
     if who.guard is None or len(bad) <= max(1, int(UNREADABLE * texts)):
         return
     raise UserError(
-        f"guard: what {_name(who.guard)} says cannot be read: {len(bad)} of {len(told)} verdicts so far "
-        f"({_listed(Counter(bad.values()))}), such as that of item {next(iter(bad))[0]}",
-        f"at most {UNREADABLE:.0%} of {texts} may be so; use a guard that writes Safety, Categories and Refusal lines of an "
-        "answer (labels so far are kept)",
+        f"guard: {_name(who.guard)} gives no verdict that can be read of {len(bad)} of {len(told)} texts so far "
+        f"({_listed(Counter(bad.values()))}), such as the answer to item {next(iter(bad))[0]}",
+        f"{UNREADABLE:.0%} of {texts} may be so; use a guard that writes Safety, Categories and Refusal lines about an answer "
+        "(labels so far are kept)",
     )
 
 
