@@ -15,10 +15,12 @@ from toys import CPU, Recorder, drafts_of, model, network, plan, prompts, stoppe
 from specsafe.decoding.drafters import NetworkDrafter, fitted
 from specsafe.decoding.loop import Answer, Decoder, Plan, Prompt, Stopped
 from specsafe.decoding.rules import Agreement
+from specsafe.decoding.safety import choose
 from specsafe.decoding.safety.decider import DECIDED, MethodDecider
 from specsafe.decoding.safety.methods import METHODS, find
 from specsafe.decoding.safety.parts import Choice, Fixed, Method, Score
 from specsafe.decoding.safety.signals import Openings, distances, trie
+from specsafe.decoding.safety.views import Sight
 from specsafe.decoding.stack import Stack
 from specsafe.models.network import LlamaNetwork, Network
 
@@ -273,6 +275,24 @@ def test_an_end_of_text_inside_a_round_ends_the_answer_there(name: str) -> None:
     assert inside
 
 
+@pytest.mark.parametrize("name", ["ssd", "ssd-crs", "continuous", "aasd-frozen", "safedecoding-seed"])
+@pytest.mark.parametrize("telemetry", [False, True])
+def test_answers_do_not_depend_on_how_long_the_lists_are_at_first(
+    name: str, telemetry: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draft that has nothing to do with the target shares little with it, so that short lists have to grow."""
+    other, lengths = network(model(5)), []
+    whole = decode(METHODS[name], draft=other, telemetry=telemetry)
+    monkeypatch.setattr(choose, "_LISTED", 3)
+    views = Sight.views
+    monkeypatch.setattr(Sight, "views", lambda self, length: lengths.append(length) or views(self, length))
+    again = decode(METHODS[name], draft=other, telemetry=telemetry)
+    assert said(again) == said(whole)
+    assert {i: str(a.columns) for i, a in again.items()} == {i: str(a.columns) for i, a in whole.items()}
+    grown = name in ("ssd", "ssd-crs", "continuous")
+    assert (len(set(lengths)) > 1) == grown
+
+
 @pytest.mark.parametrize("broken", ["target", "draft"])
 @pytest.mark.parametrize(
     "name", ["ssd", "ssd-crs", "ssd-crs-gated", "continuous", "aasd-decay", "aasd-frozen", "safedecoding"]
@@ -299,7 +319,7 @@ class Letters:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def chat(self, text: str, system: str, prefill: str) -> list[int]:
+    def chat(self, text: str, system: str, prefill: str, reply: str | None) -> list[int]:
         self.asked.append(text)
         return [1, *map(ord, system), 2, *map(ord, text), 3]
 
