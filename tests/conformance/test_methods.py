@@ -15,7 +15,6 @@ from toys import CPU, Recorder, drafts_of, model, network, plan, prompts, stoppe
 from specsafe.decoding.drafters import NetworkDrafter, fitted
 from specsafe.decoding.loop import Answer, Decoder, Plan, Prompt, Stopped
 from specsafe.decoding.rules import Agreement
-from specsafe.decoding.safety import choose
 from specsafe.decoding.safety.decider import DECIDED, MethodDecider
 from specsafe.decoding.safety.methods import METHODS, find
 from specsafe.decoding.safety.parts import Choice, Fixed, Method, Score
@@ -283,14 +282,13 @@ def test_answers_do_not_depend_on_how_long_the_lists_are_at_first(
     """A draft that has nothing to do with the target shares little with it, so that short lists have to grow."""
     other, lengths = network(model(5)), []
     whole = decode(METHODS[name], draft=other, telemetry=telemetry)
-    monkeypatch.setattr(choose, "_LISTED", 3)
     views = Sight.views
+    monkeypatch.setattr("specsafe.decoding.safety.views.listed", lambda *choices: 12)
     monkeypatch.setattr(Sight, "views", lambda self, length: lengths.append(length) or views(self, length))
     again = decode(METHODS[name], draft=other, telemetry=telemetry)
     assert said(again) == said(whole)
     assert {i: str(a.columns) for i, a in again.items()} == {i: str(a.columns) for i, a in whole.items()}
-    grown = name in ("ssd", "ssd-crs", "continuous")
-    assert (len(set(lengths)) > 1) == grown
+    assert (len(set(lengths)) > 1) == (name in ("ssd", "ssd-crs", "continuous"))
 
 
 @pytest.mark.parametrize("broken", ["target", "draft"])

@@ -123,8 +123,9 @@ def pick(inside: Array, table: Candidates, alpha: Array, uniform: Array | None =
     if uniform is None:
         best: Array = np.where(inside, score, -np.inf).argmax(-1)
         return best
-    weights = np.where(inside, np.maximum(score, _FLOOR), 0.0)
-    return sample(torch.from_numpy(weights), torch.from_numpy(uniform)).numpy()
+    order = table.ids.argsort(-1)  # by token: a draw does not depend on how long the lists are
+    weights = np.take_along_axis(np.where(inside, np.maximum(score, _FLOOR), 0.0), order, -1)
+    return taken(order, sample(torch.from_numpy(weights), torch.from_numpy(uniform)).numpy())
 
 
 def mixture(table: Candidates, alpha: Array) -> Array:
