@@ -19,6 +19,7 @@ from specsafe.decoding.safety.decider import DECIDED, MethodDecider
 from specsafe.decoding.safety.methods import METHODS, find
 from specsafe.decoding.safety.parts import Choice, Fixed, Method, Score
 from specsafe.decoding.safety.signals import Openings, distances, trie
+from specsafe.decoding.safety.views import Sight
 from specsafe.decoding.stack import Stack
 from specsafe.models.network import LlamaNetwork, Network
 
@@ -273,6 +274,23 @@ def test_an_end_of_text_inside_a_round_ends_the_answer_there(name: str) -> None:
     assert inside
 
 
+@pytest.mark.parametrize("name", ["ssd", "ssd-crs", "continuous", "aasd-frozen", "safedecoding-seed"])
+@pytest.mark.parametrize("telemetry", [False, True])
+def test_answers_do_not_depend_on_how_long_the_lists_are_at_first(
+    name: str, telemetry: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draft that has nothing to do with the target shares little with it, so that short lists have to grow."""
+    other, lengths = network(model(5)), []
+    whole = decode(METHODS[name], draft=other, telemetry=telemetry)
+    views = Sight.views
+    monkeypatch.setattr("specsafe.decoding.safety.views.listed", lambda *choices: 12)
+    monkeypatch.setattr(Sight, "views", lambda self, length: lengths.append(length) or views(self, length))
+    again = decode(METHODS[name], draft=other, telemetry=telemetry)
+    assert said(again) == said(whole)
+    assert {i: str(a.columns) for i, a in again.items()} == {i: str(a.columns) for i, a in whole.items()}
+    assert (len(set(lengths)) > 1) == (name in ("ssd", "ssd-crs", "continuous"))
+
+
 @pytest.mark.parametrize("broken", ["target", "draft"])
 @pytest.mark.parametrize(
     "name", ["ssd", "ssd-crs", "ssd-crs-gated", "continuous", "aasd-decay", "aasd-frozen", "safedecoding"]
@@ -299,7 +317,7 @@ class Letters:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def chat(self, text: str, system: str, prefill: str) -> list[int]:
+    def chat(self, text: str, system: str, prefill: str, reply: str | None) -> list[int]:
         self.asked.append(text)
         return [1, *map(ord, system), 2, *map(ord, text), 3]
 

@@ -13,9 +13,9 @@ from specsafe.decoding.drafters import Clock
 from specsafe.decoding.rules import Proposal
 from specsafe.decoding.safety.choose import Allowed, allowed, candidates, gap, pick, taken
 from specsafe.decoding.safety.methods import METHODS, find
-from specsafe.decoding.safety.parts import Choice, Method, Random
+from specsafe.decoding.safety.parts import Choice, Method
 from specsafe.decoding.safety.signals import Openings, distances, first_tokens, spellings, trie
-from specsafe.decoding.safety.views import Views, likeliest, look, wanted
+from specsafe.decoding.safety.views import Sight, Views, likeliest, wanted
 
 CPU = torch.device("cpu")
 NO_OPENINGS = first_tokens(lambda text: [0], 1, CPU)
@@ -46,13 +46,20 @@ def ranked(logits: torch.Tensor) -> list[list[int]]:
 PAIRS = [(name, pair, list(zip(*map(ranked, pair), strict=True))) for name, pair in pairs()]
 
 
-def viewed(choice: Choice, pair: Pair) -> Views:
-    """The views of rows [N, V] as N rows of one slot."""
+def seen(choice: Choice, pair: Pair) -> tuple[Views, Allowed]:
+    """The views of rows [N, V] as N rows of one slot, and their sets; lists grow as in the loop."""
     rows, words = pair[0].shape
     proposal = Proposal(torch.zeros((rows, 1), dtype=torch.int64), torch.ones(rows, dtype=torch.int64))
     clock = Clock(torch.arange(rows), torch.zeros((rows, 2), dtype=torch.int64))
     want = wanted(Method("", choice, choice), NO_OPENINGS, words, telemetry=False)
-    return look(pair[0][:, None], pair[1][:, None], proposal, clock, want)
+    sight, length = Sight(pair[0][:, None], pair[1][:, None], proposal, clock, want), want.length
+    while True:
+        views = sight.views(length)
+        sets = allowed(choice, views.table)
+        if not (sets.short | views.tied).any():
+            return views, sets
+        assert length < words
+        length = min(4 * length, words)
 
 
 def scan(ours: list[int], theirs: list[int], count: int) -> tuple[int, set[int]]:
@@ -75,8 +82,7 @@ def test_the_closed_form_of_the_smallest_k_is_what_a_scan_finds(count: int) -> N
     """Thousands of pairs; lists of 32 do not do for those that share little."""
     for name, pair, orders in PAIRS:
         choice = Choice("min_k", count=count)
-        views = viewed(choice, pair)
-        sets = allowed(choice, views.table)
+        views, sets = seen(choice, pair)
         for row, (ours, theirs) in enumerate(orders):
             k, both = scan(ours, theirs, count)
             assert (int(sets.k[row, 0]), members(sets, views, row)) == (k, both), (name, row)
@@ -90,8 +96,7 @@ def test_other_sets_and_what_takes_their_place(guard: int, fallback: str) -> Non
     for kind in ("min_k", "top_k", "union"):
         choice = Choice(kind, count=6, guard=guard, fallback=fallback)  # type: ignore[arg-type]
         for name, pair, orders in PAIRS[:16]:
-            views = viewed(choice, tuple(x[:40] for x in pair))  # type: ignore[arg-type]
-            sets = allowed(choice, views.table)
+            views, sets = seen(choice, tuple(x[:40] for x in pair))  # type: ignore[arg-type]
             for row, (ours, theirs) in enumerate(orders[:40]):
                 top, other = set(ours[:6]), set(theirs[:6])
                 inside = {"min_k": scan(ours, theirs, 6)[1], "top_k": top & other, "union": top | other}[kind]
@@ -111,8 +116,8 @@ def test_the_best_of_a_set_is_its_largest_mixture(kind: str, alpha: float) -> No
     """Over the vocabulary too, of which the lists hold a small part. At alpha 0 the first of equals is the target's."""
     choice = Choice(kind, alpha=alpha)  # type: ignore[arg-type]
     for name, pair, orders in PAIRS:
-        views = viewed(choice, pair)
-        sets, alphas = allowed(choice, views.table), np.full((len(orders), 1), alpha)
+        views, sets = seen(choice, pair)
+        alphas = np.full((len(orders), 1), alpha)
         tokens = taken(views.table.ids, pick(sets.inside, views.table, alphas))[:, 0]
         gaps = gap(sets.inside, views.table, alphas)[:, 0]
         p, q = (x.softmax(-1).double().numpy() for x in pair)
@@ -150,7 +155,7 @@ def test_the_likeliest_are_those_of_a_full_sort(words: int) -> None:
         assert not tied.all()
     flat = torch.zeros(1, words)
     assert likeliest(flat, flat, 32)[1].tolist() == [1.0]
-    views = viewed(Choice("min_k"), (flat, flat))
+    views, _ = seen(Choice("min_k"), (flat[:, :900], flat[:, :900]))
     assert views.table.ids[0, 0, :10].tolist() == list(range(10))
 
 
@@ -179,23 +184,18 @@ def test_distances_of_a_row_do_not_depend_on_how_many_there_are() -> None:
         method = METHODS["ssd-crs"]
         want = wanted(method, first_tokens(lambda text: [len(text)], 40_000, CPU), 40_000, telemetry=True)
 
-        def seen(rows: slice) -> Views:
+        def part(rows: slice) -> Views:
             logits, draft = (x[rows, None] for x in pair)
             proposal = Proposal(draft.argmax(-1), torch.ones(len(draft), dtype=torch.int64))
-            return look(
-                logits,
-                draft,
-                proposal,
-                Clock(torch.zeros(35)[rows].long(), torch.zeros(35, 2)[rows].long()),
-                want,
-            )
+            clock = Clock(torch.arange(35)[rows], torch.zeros((35, 2), dtype=torch.int64)[rows])
+            return Sight(logits, draft, proposal, clock, want).views(32)
 
-        whole = seen(slice(None))
+        whole = part(slice(None))
         for rows in (slice(0, 1), slice(17, 18), slice(4, 7), slice(20, 35)):
-            part = seen(rows)
+            some = part(rows)
             for name in ("kl", "gap", "told", "openings", "own"):
-                assert np.array_equal(getattr(part, name), getattr(whole, name)[rows]), (name, rows)
-            assert np.array_equal(part.table.p[..., :32], whole.table.p[rows, ..., :32])
+                assert np.array_equal(getattr(some, name), getattr(whole, name)[rows]), (name, rows)
+            assert np.array_equal(some.table.p, whole.table.p[rows])
     finally:
         torch.set_num_threads(threads)
 
@@ -210,12 +210,13 @@ def test_only_what_a_method_uses_is_computed() -> None:
         return want.length, want.distances, len(want.openings) > 0, want.coins
 
     assert used("vanilla") == (1, False, False, False)
-    assert used("ssd") == used("safedecoding") == (32, False, False, False)
-    assert used("ssd-crs") == used("ssd-crs-best") == (32, True, True, False)
-    assert used("ssd-crs", openings=0) == (32, True, False, False)
-    assert used("ssd-crs", kl=0, entropy_gap=0) == (32, False, True, False)
-    assert used("random-mode") == used("aasd-frozen") == (32, False, False, True)
-    assert isinstance(METHODS["random-mode"].control, Random)
+    assert used("ssd") == used("safedecoding") == (96, False, False, False)
+    assert used("ssd-crs") == used("ssd-crs-best") == (96, True, True, False)
+    assert used("ssd-crs", openings=0) == (96, True, False, False)
+    assert used("ssd-crs", kl=0, entropy_gap=0) == (96, False, True, False)
+    assert used("random-mode") == (96, False, False, True)
+    assert used("aasd-frozen") == (10, False, False, True)
+    assert used("continuous") == (32, True, True, False)
 
 
 def walked(openings: Openings, tokens: list[int], q: np.ndarray) -> list[float]:

@@ -17,7 +17,7 @@ from specsafe.decoding.safety.parts import Choice
 
 Array = NDArray[Any]
 FAR = 1 << 40  # the rank of a token that is not on a list
-_LISTED = 32
+_LISTED = 96  # drafts that were cut and not trained share ten tokens of so many mostly, others of 32
 _FLOOR = 1e-8  # least weight of a candidate in a draw (SafeDecoding's clamp)
 _ID_BITS = 32
 
@@ -39,27 +39,21 @@ class Allowed(NamedTuple):
     """A set of candidates, each token once: inside, bool […, 2K].
 
     guarded: bool […], the fallback took the set's place. size, k: int64 […], tokens of the set and its k*; 0 where there
-    is no set, no k*.
+    is no set, no k*. short: bool […], the lists share too little to say, and must be longer.
     """
 
     inside: Array
     guarded: Array
     size: Array
     k: Array
+    short: Array
 
 
-def listed(*choices: Choice) -> tuple[int, int]:
-    """How many candidates of each model are listed at first, and how many tokens both lists must share.
-
-    Two shared tokens are enough for the whole vocabulary: no token off the lists has more p and more q than they, so
-    none has a larger mixture at an alpha of 0 to 1, and the best two are listed.
-    """
-    length, share = 1, 0
-    for choice in choices:
-        if choice.kind != "target":
-            length = max(length, _LISTED, 2 * choice.count, choice.guard)
-        share = max(share, {"min_k": choice.count, "all": 2}.get(choice.kind, 0))
-    return length, share
+def listed(*choices: Choice) -> int:
+    """How many candidates of each model are listed at first."""
+    lengths = {"target": 1, "all": _LISTED // 3}
+    lengths |= {"min_k": max(_LISTED, 2 * max(c.count for c in choices))}
+    return max(lengths.get(c.kind, max(c.count, c.guard)) for c in choices)
 
 
 def candidates(ids: Array, p: Array, q: Array) -> Candidates:
@@ -79,34 +73,35 @@ def allowed(choice: Choice, table: Candidates) -> Allowed:
     """The set of a choice.
 
     The smallest k for which the k likeliest of both share c tokens is 1 + the c-th smallest of
-    max(target rank, draft rank): no scan, and no sort of the vocabulary.
+    max(target rank, draft rank): no scan, and no sort of the vocabulary. For the whole vocabulary two shared tokens are
+    enough: no token off the lists has more p or more q than they, so none has a larger mixture at an alpha of 0 to 1.
     """
     half = table.ids.shape[-1] // 2
-    inside, k = _inside(choice, table)
+    inside, last = _inside(choice, table)
     # where the guard asks for none in particular, any candidate will do
     least = min(choice.guard, half) if choice.guard else 2 * half
     guarded = np.logical_not(inside[..., :least].any(-1))
     if guarded.any():
         inside = np.where(guarded[..., None], _fallback(choice, table), inside)
     inside[..., half:] &= table.target_rank[..., half:] == FAR
-    return Allowed(inside, guarded, inside.sum(-1) * (choice.kind != "all"), k)
+    size = inside.sum(-1) * (choice.kind != "all")
+    return Allowed(inside, guarded, size, (last + 1) * (choice.kind == "min_k"), last == FAR)
 
 
 def _inside(choice: Choice, table: Candidates) -> tuple[Array, Array]:
-    none = np.zeros(table.ids.shape[:-1], np.int64)
-    if choice.kind == "all":
-        return np.ones(table.ids.shape, bool), none
+    """The set, and the worst rank of what it needs on both lists: FAR if it is not there, 0 if nothing is needed."""
+    nothing = np.zeros(table.ids.shape[:-1], np.int64)
     if choice.kind == "target":
-        return table.target_rank == 0, none
+        return table.target_rank == 0, nothing
     if choice.kind == "union":
-        return np.minimum(table.target_rank, table.draft_rank) < choice.count, none
+        return np.minimum(table.target_rank, table.draft_rank) < choice.count, nothing
     worse = np.maximum(table.target_rank, table.draft_rank)
     if choice.kind == "top_k":
-        return worse < choice.count, none
+        return worse < choice.count, nothing
     half = table.ids.shape[-1] // 2
-    nth = min(choice.count, half) - 1
+    nth = min(choice.count if choice.kind == "min_k" else 2, half) - 1
     last = np.partition(worse[..., :half], nth, -1)[..., nth]
-    return worse <= last[..., None], last + 1
+    return (worse <= last[..., None]) | (choice.kind == "all"), last
 
 
 def _fallback(choice: Choice, table: Candidates) -> Array:
@@ -128,8 +123,9 @@ def pick(inside: Array, table: Candidates, alpha: Array, uniform: Array | None =
     if uniform is None:
         best: Array = np.where(inside, score, -np.inf).argmax(-1)
         return best
-    weights = np.where(inside, np.maximum(score, _FLOOR), 0.0)
-    return sample(torch.from_numpy(weights), torch.from_numpy(uniform)).numpy()
+    order = table.ids.argsort(-1)  # by token: a draw does not depend on how long the lists are
+    weights = np.take_along_axis(np.where(inside, np.maximum(score, _FLOOR), 0.0), order, -1)
+    return taken(order, sample(torch.from_numpy(weights), torch.from_numpy(uniform)).numpy())
 
 
 def mixture(table: Candidates, alpha: Array) -> Array:

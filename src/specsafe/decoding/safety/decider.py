@@ -17,7 +17,7 @@ from specsafe.decoding.safety.choose import Allowed, Array, Candidates, allowed,
 from specsafe.decoding.safety.control import Seen, Setting, State
 from specsafe.decoding.safety.parts import Gate, Method
 from specsafe.decoding.safety.signals import Openings
-from specsafe.decoding.safety.views import Views, look, wanted
+from specsafe.decoding.safety.views import Sight, Views, wanted
 
 # mode: 0 intersection, 1 union, 2 the target alone. *_token: what each would have chosen. risk: the score that decided.
 DECIDED = (
@@ -51,9 +51,14 @@ class _Slot(NamedTuple):
 
 def decide(
     method: Method, openings: Openings, state: State, views: Views, *, columns: bool = False
-) -> Choices:
-    """Choose at every slot of a round as long as guesses are right; the sets of all slots are made at once."""
+) -> Choices | None:
+    """Choose at every slot of a round as long as guesses are right; the sets of all slots are made at once.
+
+    None: the lists of candidates must be longer.
+    """
     sets = allowed(method.intersection, views.table), allowed(method.union, views.table)
+    lacking = [(views.tied | s.short) & views.finite for s in sets]
+    doubtful = any(x.any() for x in lacking)
     active, found = np.ones(len(views.guesses), bool), []
     for slot in range(views.guesses.shape[1]):
         active = active & (slot < views.lengths)
@@ -67,6 +72,9 @@ def decide(
         if method.until is not None:
             mode = np.where(position >= method.until, control.TARGET, setting.mode)
             setting = setting._replace(mode=mode)
+        used = [columns | (setting.mode == mode) for mode in (control.INTERSECTION, control.UNION)]
+        if doubtful and any((active & u & x[:, slot]).any() for u, x in zip(used, lacking, strict=True)):
+            return None
         token, matched = _chosen(method, views, sets, setting, slot)
         found.append(_Slot(token, *setting, mass, matched))
         new = control.after(method, state, seen, matched, active)
@@ -206,8 +214,11 @@ class MethodDecider:
         if self._method.prior is not None:
             prior, slots = self._priors(logits[:, 0, :words]), clock.counters[:, : logits.shape[1]]
             scores = self._blended(scores[..., :words], prior[:, None], slots)
-        views = look(logits, scores, draft.proposal, clock, self._wanted)
-        choices = decide(self._method, self._openings, self._state, views, columns=self._telemetry)
+        sight, length, choices = Sight(logits, scores, draft.proposal, clock, self._wanted), 0, None
+        while choices is None:
+            length = min(4 * length or self._wanted.length, words)
+            views = sight.views(length)
+            choices = decide(self._method, self._openings, self._state, views, columns=self._telemetry)
         self._state, seen = choices.state, choices.tokens.shape[1]
         real = np.arange(seen) < views.lengths[:, None]
         accepted = ((choices.tokens == views.guesses[:, :seen]) & real).cumprod(1).sum(1)
