@@ -183,7 +183,10 @@ def test_every_command_and_flag_that_is_named_exists(page):
 def foreign(text):
     """A line of another program."""
     return (
-        re.match(r"\s*(?:- run: )?(?:pip|git|mkdocs|vllm|llama-server|python -m (?:pytest|pip|venv)|pytest|ruff|make) ", text)
+        re.match(
+            r"\s*(?:- run: )?(?:pip|git|mkdocs|vllm|llama-server|python -m (?:pytest|pip|venv)|pytest|ruff|make) ",
+            text,
+        )
         is not None
     )
 
