@@ -9,8 +9,17 @@ import pytest
 import yaml
 
 from specsafe.compare.analyze import cluster_bootstrap, published_differences
-from specsafe.compare.config import Comparison, Published, arms, read_comparison, read_items
+from specsafe.compare.config import (
+    Comparison,
+    Published,
+    arms,
+    read_comparison,
+    read_items,
+    with_changes,
+    with_published_counts,
+)
 from specsafe.compare.run import run_comparison
+from specsafe.decoding.safety.methods import METHODS
 from specsafe.errors import UserError
 from specsafe.report.compare import comparison_page
 
@@ -114,8 +123,9 @@ def test_what_cannot_be_compared_is_refused_by_name(
 
 def test_the_shipped_comparison_can_be_made() -> None:
     config = read_comparison(SHARED / "crs-ssd-mini.yaml")
-    made = arms(config)
+    made = arms(with_changes(config, "ssd-crs-calibrated", **{"control.tau": 0.123}))
     assert len({a.model_dump_json() for a in made.values()}) == len(config.methods)
+    assert {v.method or row for row, v in config.methods.items()} == set(METHODS)
     assert made["rejection"].temperature == 1 and made["ssd"].temperature == 0
     assert made["safe-prompt"].draft == "none"
 
@@ -129,6 +139,29 @@ def test_published_counts_against_what_70_prompts_can_show() -> None:
     assert found["best", "ssd"].best_p == pytest.approx(2 * 0.5**6)
     assert found["best", "ssd"].best_holm == pytest.approx(4 * 0.5**6)
     assert [k for k, d in found.items() if d.resolvable] == [("best", "vanilla")]
+
+
+def test_published_counts_are_read_from_their_own_files(tmp_path: Path) -> None:
+    def config(**more: object) -> Comparison:
+        published = {
+            "source": "s",
+            "n": 70,
+            "harmful": {"vanilla": 24},
+            "files": {"best": "r/best.json"},
+        } | more
+        return read_comparison(written(tmp_path, published=[published]))
+
+    (tmp_path / "r").mkdir()
+    with pytest.raises(UserError, match="no published result"):
+        with_published_counts(config(), tmp_path)
+    (tmp_path / "r/best.json").write_text(json.dumps({"harmful": {"n": 70, "label_counts": {"unsafe": 14}}}))
+    (read,) = with_published_counts(config(), tmp_path).published
+    assert read.harmful == {"vanilla": 24, "best": 14}
+    with pytest.raises(UserError, match="14 of 70 harmful, the comparison says 15 of 70"):
+        with_published_counts(config(harmful={"vanilla": 24, "best": 15}), tmp_path)
+    (tmp_path / "r/best.json").write_text(json.dumps({"harmful": {"n": 70}}))
+    with pytest.raises(UserError, match=r"no harmful\.n"):
+        with_published_counts(config(), tmp_path)
 
 
 def test_whole_clusters_are_drawn_again() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 
+import numpy as np
 import pytest
-import torch
 
 from specsafe.decoding.safety import control
 from specsafe.decoding.safety.control import Seen
@@ -14,7 +15,7 @@ from specsafe.decoding.safety.methods import METHODS, find
 from specsafe.decoding.safety.parts import Method
 from specsafe.errors import UserError
 
-NOTHING = torch.zeros(1)
+NOTHING = np.zeros(1)
 QUIET = Seen(NOTHING, NOTHING, NOTHING)
 
 
@@ -22,12 +23,12 @@ def modes(
     method: Method, matches: list[bool], seen: list[Seen] | None = None, gated: bool = False
 ) -> list[int]:
     """The mode of each position of one row."""
-    state, told = control.begin(method, torch.tensor([gated])), []
+    state, told = control.begin(method, np.array([gated])), []
     for n, match in enumerate(matches):
         signals = seen[n] if seen else QUIET
-        setting = control.before(method, state, signals, torch.tensor([n]), torch.zeros(1).double())
-        told.append(int(setting.mode))
-        state = control.after(method, state, signals, torch.tensor([match]), torch.tensor([True]))
+        setting = control.before(method, state, signals, np.array([n]), np.zeros(1))
+        told.append(int(setting.mode[0]))
+        state = control.after(method, state, signals, np.array([match]), np.array([True]))
     return told
 
 
@@ -50,12 +51,12 @@ def scored(method: Method, matches: list[bool], seen: list[Seen]) -> list[int]:
     c, window, mode, told = method.control, deque(maxlen=3), 0, []
     for match, s in zip(matches, seen, strict=True):
         told.append(mode)
-        kl = 1 - float((-s.kl.double() / 2.0).exp())
+        kl = 1 - math.exp(-float(s.kl[0]) / 2.0)
         window.append(
             c.mismatch * (1 - match)
             + c.kl * kl
-            + c.entropy_gap * float(s.gap)
-            + c.openings * float(s.openings)
+            + c.entropy_gap * float(s.gap[0])
+            + c.openings * float(s.openings[0])
         )
         mode = int(sum(window) / len(window) > 0.2)
     return told
@@ -69,8 +70,7 @@ def traces(count: int, length: int = 150) -> list[list[bool]]:
 
 
 def signals(length: int = 150) -> list[Seen]:
-    made = torch.Generator().manual_seed(2)
-    draws = torch.rand((length, 3), generator=made)
+    draws = np.random.default_rng(2).random((length, 3))
     return [Seen(d[:1] * 2, d[1:2] * 0.1, d[2:3] ** 8) for d in draws]
 
 
@@ -107,7 +107,7 @@ def test_two_mismatches_of_three_are_not_above_tau() -> None:
 
 
 def test_without_lag_a_signal_counts_for_its_own_token() -> None:
-    loud = Seen(torch.tensor([9.0]), NOTHING, torch.tensor([1.0]))
+    loud = Seen(np.array([9.0]), NOTHING, np.array([1.0]))
     trace = [QUIET, QUIET, loud, QUIET]
     late, now = (modes(METHODS[n], [True] * 4, trace) for n in ("ssd-crs-best", "ssd-crs-zero-lag"))
     assert (late[:3], now[2]) == ([0, 0, 0], 0)  # a mean over three needs more than one loud token
@@ -125,31 +125,29 @@ def test_rows_do_not_see_each_other_and_a_row_at_rest_keeps_its_state() -> None:
     together = traces(3, 60)
     for name in ("ssd", "ssd-crs", "ssd-seed", "continuous"):
         method, seen = METHODS[name], signals(60)
-        state = control.begin(method, torch.zeros(len(together), dtype=torch.bool))
-        rest = torch.tensor([True] * (len(together) - 1) + [False])
-        first = {k: v[-1].clone() for k, v in state.items()}
+        state = control.begin(method, np.zeros(len(together), bool))
+        rest = np.array([True] * (len(together) - 1) + [False])
+        first = {k: v[-1].copy() for k, v in state.items()}
         told = []
         for n in range(60):
-            wide = Seen(*(s.expand(len(together)) for s in seen[n]))
-            position = torch.full((len(together),), n)
-            told.append(
-                control.before(method, state, wide, position, torch.zeros(len(together)).double()).mode
-            )
-            state = control.after(method, state, wide, torch.tensor([t[n] for t in together]), rest)
+            wide = Seen(*(s.repeat(len(together)) for s in seen[n]))
+            position = np.full(len(together), n)
+            told.append(control.before(method, state, wide, position, np.zeros(len(together))).mode)
+            state = control.after(method, state, wide, np.array([t[n] for t in together]), rest)
             state = control.at_round_end(method, state)
         if name != "ssd-seed":
             for row, matches in enumerate(together[:-1]):
                 assert [int(t[row]) for t in told] == modes(method, matches, seen)
-        assert all(torch.equal(state[k][-1], first[k]) for k in first)
+        assert all(np.array_equal(state[k][-1], first[k]) for k in first)
 
 
 def test_random_mode_has_the_given_share() -> None:
     method = METHODS["random-mode"]
-    coins = torch.rand(20_000, generator=torch.Generator().manual_seed(1)).double()
-    state = control.begin(method, torch.zeros(len(coins), dtype=torch.bool))
-    none = torch.zeros(len(coins))
-    told = control.before(method, state, Seen(none, none, none), none.long(), coins).mode
-    assert told.double().mean() == pytest.approx(0.3, abs=0.02)
+    coins = np.random.default_rng(1).random(20_000)
+    state = control.begin(method, np.zeros(len(coins), bool))
+    none = np.zeros(len(coins))
+    told = control.before(method, state, Seen(none, none, none), none.astype(int), coins).mode
+    assert told.mean() == pytest.approx(0.3, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from toys import (
     run,
     said,
     stopped,
+    with_a_hole,
 )
 
 from specsafe.decoding.drafters import LookupDrafter, ScriptedDrafter
@@ -364,14 +365,6 @@ def test_telemetry_is_what_a_slow_computation_gives(name):
 
 
 # --- broken logits -----------------------------------------------------------------------------------------
-
-
-def with_a_hole(hf, token, *, invariant=True):
-    """The network of a model in which reading one token gives NaN for all that follows."""
-    whole = network(hf, invariant=invariant)
-    whole._embed = whole._embed.clone()
-    whole._embed[token] = float("nan")
-    return whole
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
-from toys import CPU, drafts_of, model, network, plan, prompts
+from toys import CPU, Recorder, drafts_of, model, network, plan, prompts, stopped, with_a_hole
 
 from specsafe.decoding.drafters import NetworkDrafter, fitted
-from specsafe.decoding.loop import Answer, Decoder, Plan, Prompt
+from specsafe.decoding.loop import Answer, Decoder, Plan, Prompt, Stopped
 from specsafe.decoding.rules import Agreement
 from specsafe.decoding.safety.decider import DECIDED, MethodDecider
 from specsafe.decoding.safety.methods import METHODS, find
 from specsafe.decoding.safety.parts import Choice, Fixed, Method, Score
 from specsafe.decoding.safety.signals import Openings, distances, trie
-from specsafe.models.network import Network
+from specsafe.decoding.stack import Stack
+from specsafe.models.network import LlamaNetwork, Network
 
 VOCABULARY = 150
 PAIRS = [name for name, m in METHODS.items() if m.who == "pair"]
@@ -56,14 +60,15 @@ def decode(
     slots: int = 7,
     *,
     draft: Network | None = None,
-    of: Network | None = None,
+    of: Network | Recorder | None = None,
     telemetry: bool = False,
     limit: int = 24,
     count: int = 7,
-) -> dict[str, Answer]:
+    ends: Iterable[int] = ENDS,
+) -> dict[str, Answer | Stopped]:
     of = of or target()
     rule = {"temperature": 1.0, "rule": Agreement()} if method.sampled else {}
-    p = plan(limit, ends=ENDS, drafted=drafted, slots=slots, telemetry=telemetry, **rule)
+    p = plan(limit, ends=ends, drafted=drafted, slots=slots, telemetry=telemetry, **rule)
     drafter = NetworkDrafter(
         draft or near(),
         slots,
@@ -73,7 +78,12 @@ def decode(
         sampled=False,
         vocabulary=of.vocabulary,
     )
-    decider = MethodDecider(method, openings(of.vocabulary), telemetry=telemetry)
+    decider = MethodDecider(
+        method,
+        openings(of.vocabulary),
+        words=min(of.vocabulary, (draft or near()).vocabulary),
+        telemetry=telemetry,
+    )
     drafter.guess, drafter.heard = decider.guess, decider.heard if decider.gated else None
     return {a.item: a for a in Decoder(of, drafter, p, decider).generate(asked(count))}
 
@@ -94,7 +104,7 @@ def test_the_two_models_agree_often_and_not_always() -> None:
     assert 0.2 < accepted / drafted < 0.95
 
 
-@pytest.mark.parametrize(
+NOTHING_OF_THE_DRAFT = pytest.mark.parametrize(
     "method",
     [
         METHODS["vanilla"],
@@ -105,8 +115,30 @@ def test_the_two_models_agree_often_and_not_always() -> None:
     ],
     ids=["vanilla", "ssd", "ssd-crs", "continuous", "safedecoding"],
 )
+
+
+@NOTHING_OF_THE_DRAFT
 def test_alpha_0_is_greedy_decoding_of_the_target(method: Method) -> None:
     assert said(decode(method)) == greedy(target())
+
+
+@cache
+def stammering(dtype: torch.dtype) -> LlamaNetwork:
+    """Every word comes twice, so that each logit is there twice; the lower id is the one that is said."""
+    hf = model()
+    with torch.no_grad():
+        hf.lm_head.weight[75:] = hf.lm_head.weight[:75]
+    return network(hf, dtype)
+
+
+@NOTHING_OF_THE_DRAFT
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_alpha_0_is_greedy_where_logits_tie(method: Method, dtype: torch.dtype) -> None:
+    of = stammering(dtype)
+    expected = greedy(of)
+    assert max(t for tokens in expected.values() for t in tokens) < 75
+    for draft in (network(model(), dtype, noise=0.004), of.with_layers(range(2))):
+        assert said(decode(method, of=of, draft=draft)) == expected
 
 
 def test_the_draft_alone_is_union_at_alpha_1() -> None:
@@ -134,7 +166,7 @@ def reference(method: Method, prompt: Prompt, limit: int) -> list[int]:
     """The method without cache, batch, drafted tokens or closed forms: every token from the two whole contexts."""
     chosen: list[int] = []
     mode, log, theta, alpha, scores = 0, [], 0.6, method.intersection.alpha, []
-    node, words = torch.zeros(1, dtype=torch.int64), openings()
+    node, words = np.zeros(1, int), openings()
     while len(chosen) < limit:
         lt, ld = (
             last_logits(n, [*c, *chosen])
@@ -153,9 +185,9 @@ def reference(method: Method, prompt: Prompt, limit: int) -> list[int]:
             )
         matched = token == int(ld.argmax())
         if isinstance(method.control, Score):
-            far = distances(lt, ld)
-            c, mass = method.control, float(words.mass(q[None], node)[0])
-            kl = 1 - float((-far.kl.double() / c.kl_scale).exp())
+            far = distances(*(x[None] for x in (lt, ld, p, q)))
+            c, mass = method.control, float(words.mass(q[words.words].numpy()[None], node)[0])
+            kl = 1 - math.exp(-float(far.kl) / c.kl_scale)
             scores.append(
                 c.mismatch * (not matched) + c.kl * kl + c.entropy_gap * float(far.gap) + c.openings * mass
             )
@@ -170,7 +202,7 @@ def reference(method: Method, prompt: Prompt, limit: int) -> list[int]:
                 else:
                     theta, alpha = 0.6, method.intersection.alpha
                 mode = new
-        node = words.step(node, torch.tensor([token]))
+        node = words.step(node, np.array([token]))
         chosen.append(token)
         if token in ENDS:
             break
@@ -223,6 +255,66 @@ def test_limits_inside_a_round(limit: int) -> None:
     for item, answer in decode(METHODS["ssd"], 4, limit=limit).items():
         assert answer.tokens == whole[item][:limit]
         assert answer.rounds <= len(answer.tokens)
+
+
+@pytest.mark.parametrize(
+    "name", ["ssd", "ssd-crs", "ssd-crs-zero-lag", "continuous", "aasd-decay", "aasd-frozen", "safedecoding"]
+)
+def test_an_end_of_text_inside_a_round_ends_the_answer_there(name: str) -> None:
+    """Tokens that were drafted and accepted after it are no part of the answer; neighbours go on."""
+    whole = said(decode(METHODS[name], 5, ends=(), limit=30))
+    ends = {tokens[5 + 2 * n] for n, tokens in enumerate(whole.values())}
+    inside = 0
+    for item, answer in decode(METHODS[name], 5, ends=ends, limit=30, telemetry=True).items():
+        first = next(n for n, t in enumerate(whole[item]) if t in ends)
+        assert (answer.tokens, answer.finish) == (whole[item][: first + 1], "stop")
+        assert answer.accepted <= answer.drafted <= 5 * answer.rounds
+        inside += answer.columns["accepted"][-1] == 1 and answer.columns["slot"][-1] < 4
+    assert inside
+
+
+@pytest.mark.parametrize("broken", ["target", "draft"])
+@pytest.mark.parametrize(
+    "name", ["ssd", "ssd-crs", "ssd-crs-gated", "continuous", "aasd-decay", "aasd-frozen", "safedecoding"]
+)
+def test_logits_that_are_no_numbers_stop_one_request_and_no_other(name: str, broken: str) -> None:
+    whole, hole = Recorder(target()), asked()[4].tokens[0]
+    alone = said(decode(METHODS[name], slots=3, of=whole))
+    reading = {
+        sequence for sequence, context in whole.read if context[-1] == hole
+    }  # drafts that were refused too
+    others = {p.item for n, p in enumerate(asked()) if n not in reading}
+    of = with_a_hole(model(), hole) if broken == "target" else target()
+    draft = with_a_hole(model(), hole, noise=0.004) if broken == "draft" else near()
+    answers = decode(METHODS[name], slots=3, of=of, draft=draft)
+    assert "item4" in stopped(answers) <= set(alone) - others
+    assert "not numbers" in answers["item4"].reason
+    assert len(others) > 3
+    assert {i: answers[i].tokens for i in others} == {i: alone[i] for i in others}
+
+
+class Letters:
+    """A tokenizer that remembers what it was asked for; a token a letter."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def chat(self, text: str, system: str, prefill: str) -> list[int]:
+        self.asked.append(text)
+        return [1, *map(ord, system), 2, *map(ord, text), 3]
+
+
+@pytest.mark.parametrize("name", ["ssd", "ssd-crs-gated", "ssd-crs-user-gate"])
+def test_only_a_gate_over_the_users_words_asks_where_they_stand(name: str) -> None:
+    ours, theirs = Letters(), Letters()
+    config = {"system": "Help.", "draft_system": "Refuse.", "chat_template": "on", "prefill": ""}
+    stack = Stack(config, ours, target(), near(), {}, Agreement(), {}, theirs, METHODS[name])  # type: ignore[arg-type]
+    prompt = stack.prompt("a", "Why?")
+    assert prompt.tokens == (1, *map(ord, "Help."), 2, *map(ord, "Why?"), 3)
+    assert prompt.draft_tokens == (1, *map(ord, "Refuse."), 2, *map(ord, "Why?"), 3)
+    gated = name == "ssd-crs-user-gate"
+    assert (ours.asked, theirs.asked) == (["Why?"], ["Why?", ""] if gated else ["Why?"])
+    assert prompt.user == ((9, 13) if gated else None)
 
 
 def test_columns_tell_what_was_chosen() -> None:

@@ -45,12 +45,26 @@ def network(
     hf, dtype: torch.dtype = torch.float32, *, invariant: bool = True, noise: float = 0.0
 ) -> LlamaNetwork:
     """Our network of a transformers model; noise: standard deviation added to every matrix."""
+    checkpoint = Checkpoint(from_hf_config(hf.config.to_dict()), tensors_of(hf, dtype, noise))
+    return LlamaNetwork(checkpoint, CPU, invariant=invariant)
+
+
+def tensors_of(hf, dtype: torch.dtype = torch.float32, noise: float = 0.0) -> dict[str, Tensor]:
+    """The tensors of a transformers model, with noise on its matrices."""
     generator = torch.Generator().manual_seed(1)
     tensors = {}
     for name, weight in plain_names(hf).items():
         shift = noise * torch.randn(weight.shape, generator=generator) if weight.dim() == 2 else 0.0
         tensors[name] = (weight.detach() + shift).to(dtype).contiguous()
-    return LlamaNetwork(Checkpoint(from_hf_config(hf.config.to_dict()), tensors), CPU, invariant=invariant)
+    return tensors
+
+
+def with_a_hole(hf, token: int, *, invariant: bool = True, noise: float = 0.0) -> LlamaNetwork:
+    """The network of a model in which reading one token gives NaN for all that follows."""
+    whole = network(hf, invariant=invariant, noise=noise)
+    whole._embed = whole._embed.clone()
+    whole._embed[token] = float("nan")
+    return whole
 
 
 def prompts(count: int, vocabulary: int = 150, longest: int = 70) -> list[Prompt]:

@@ -159,3 +159,21 @@ def add_tokenizer(writer, *, tokens, merges, types, pre, model="gpt2", template=
     for key, value in ids.items():
         add = writer.add_bool if isinstance(value, bool) else writer.add_uint32
         add(f"tokenizer.ggml.{key}", value)
+
+
+def write_speaking_folder(folder, *, family="llama", seed=0, **changes):
+    """A model folder that can be asked: a token a byte, an end token, and a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate([*letters, "<end>"])}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    template = "{% for m in messages %}{{ m.role[0] + ':' + m.content + '/' }}{% endfor %}"
+    write_folder(tiny_model(family, seed=seed, **{"vocab_size": 260, "eos_token_id": 256} | changes), folder)
+    special = {"eos_token": "<end>"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=template, **special).save_pretrained(
+        folder
+    )
+    return folder

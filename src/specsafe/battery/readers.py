@@ -46,6 +46,28 @@ def load_battery(name_or_path: str) -> Battery:
     return _from_files([path])
 
 
+def load_prompts(name_or_path: str) -> Battery:
+    """As load_battery; and a .json list of objects with a `prompt`, which are taken for requests to be refused.
+
+    A prompt that stands in a list twice is read once.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.suffix.lower() != ".json":
+        return load_battery(name_or_path)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        prompts = dict.fromkeys(
+            _text(path, f"row {n}", "prompt", _whole(row["prompt"])) for n, row in enumerate(rows, 1)
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        what = f"{type(error).__name__}: {_one_line(error)}"
+        raise UserError(
+            f"{path} is no JSON list of objects with a prompt: {what}", "name a list of prompts, or a battery"
+        ) from error
+    items = tuple(Item(prompt, "harmful_compliance", path.stem) for prompt in prompts)
+    return Battery(path.stem, "", "", items)
+
+
 def _starter_folder() -> Path:
     return Path(str(resources.files("specsafe.battery") / "starter"))
 
@@ -190,7 +212,7 @@ def _item(path: Path, where: str, given: dict[str, Any]) -> Item:
         raise UserError(f"{path}, {where}: {what}", f"use the keys {', '.join(sorted(_FIELDS))}")
     values: dict[str, Any] = {name: _list(path, where, name, row.get(name, [])) for name in _LISTS}
     values |= {name: _text(path, where, name, row.get(name, "")) for name in _TEXTS}
-    prompt = _text(path, where, "prompt", row["prompt"])
+    prompt = _text(path, where, "prompt", _whole(row["prompt"]))
     values["task"] = values["task"] or str(row["axis"])
     try:
         item = Item(prompt=prompt, axis=row["axis"], **values)

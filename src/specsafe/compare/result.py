@@ -14,7 +14,7 @@ class _Frozen(BaseModel):
 
 
 class Otherwise(_Frozen):
-    """A contrast under the opposite reading of answers that nobody can call safe or harmful."""
+    """A contrast under the opposite reading of answers that nobody can call safe or harmful: as no harm."""
 
     worse: int
     better: int
@@ -24,7 +24,8 @@ class Otherwise(_Frozen):
 class Contrast(_Frozen):
     """A method against a baseline on one axis, over the items that both answered.
 
-    worse, better: items harmed under one alone. difference: Tango's 95 % interval; clustered: the same with n divided by
+    worse, better: items harmed under one alone; an answer that is empty, degenerate or unlabelled counts as harm, and
+    otherwise tells what becomes of the counts where it does not. difference: Tango's 95 % interval; clustered: the same with n divided by
     the design effect; bootstrap: percentiles of whole clusters drawn again, None where there is one cluster. p: exact
     McNemar; holm: p after Holm over the methods of this baseline and axis. mde: the difference that this many
     items would show with 80 % power at this discordance, None where no pair differs.
@@ -50,10 +51,11 @@ class Contrast(_Frozen):
 class MethodResult(_Frozen):
     """One method.
 
-    asr_strict: complied with a harmful request, of all harmful requests answered. asr_lenient counts an answer that is
-    empty or degenerate as half, as published guards' controversial; it is a sum, no count, so it has no interval.
-    refusal: refused, of the same. over_refusal: refused, of harmless requests. controversial: of harmful requests answered
-    (only a guard says so). unusable: empty or degenerate, unlabelled: the guard said nothing that can be read, of all.
+    asr_strict: of the harmful requests answered, those whose answer the guard calls unsafe (without a guard: that were not
+    refused). asr_lenient: controversial answers count as half (without a guard: empty or degenerate ones); it is a sum, no
+    count, so it has no interval. refusal: refused, of the same, by the guard's own Refusal line. over_refusal: refused, of
+    harmless requests. controversial: of harmful requests answered (only a guard says so). unusable: empty or degenerate,
+    unlabelled: the guard said nothing that can be read; both of all answers.
     words: mean length. union, modes_differ: of tokens with a controller. tokens_a_second: an answer's own, others
     beside it. atgr: seconds a token over vanilla's (Ratio of the first baseline). forwards: target passes a token.
     """
@@ -83,6 +85,17 @@ class MethodResult(_Frozen):
     acceptance: Ratio | None
     same_as_baseline: Proportion
     contrasts: tuple[Contrast, ...]
+
+
+class Guard(_Frozen):
+    """The guard model behind the labels.
+
+    config: its arm. texts: distinct answers that it was to label; unlabelled: how many of them it did not, by reason.
+    """
+
+    config: dict[str, Any]
+    texts: int
+    unlabelled: dict[str, int]
 
 
 class PublishedDifference(_Frozen):
@@ -147,7 +160,10 @@ class Tuning(_Frozen):
 
 
 class ComparisonResult(_Frozen):
-    """All methods, in the order of the file. scorer: what labelled the answers; stand_in: it is no guard model."""
+    """All methods, in the order of the file.
+
+    scorer: what labelled the answers; stand_in: it is no guard model; guard: what is known of it if it is one.
+    """
 
     version: str
     name: str
@@ -157,5 +173,6 @@ class ComparisonResult(_Frozen):
     baselines: tuple[str, ...]
     methods: tuple[MethodResult, ...]
     published: tuple[PublishedDifference, ...]
+    guard: Guard | None = None
     calibrations: tuple[Calibration, ...] = ()
     tuning: Tuning | None = None

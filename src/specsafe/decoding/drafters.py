@@ -16,7 +16,7 @@ from torch import Tensor
 from specsafe.decoding.randomness import Purpose, sample, uniforms
 from specsafe.decoding.rules import Proposal
 from specsafe.models.cache import Cache
-from specsafe.models.network import Network
+from specsafe.models.network import Network, Push
 
 PREFILL_CHUNK = 512  # tokens of one pass over prompts, padding included
 _WASTE = 1.25
@@ -65,13 +65,27 @@ class Drafter(Protocol):
         """A sequence is done; the last row takes its place."""
 
 
+class Follower(Protocol):
+    """What follows the target's hidden states, with whatever it keeps of each row."""
+
+    def join(self, lengths: Sequence[int]) -> Look:
+        """New rows; what is given back looks on while the target reads so many tokens of each."""
+
+    def follow(self, hidden: Tensor, accepted: Tensor) -> None:
+        """The states of a round [B, S, H], and how many drafts of each row were accepted, int64 [B]."""
+
+    def drop(self, row: int) -> None:
+        """A sequence is done; the last row takes its place."""
+
+
 class NetworkDrafter:
     """Another network (or the same one, or its first layers) drafts one token a forward pass.
 
     sampled: draw from softmax(logits / temperature) and hand the distributions over; otherwise the most likely.
     vocabulary: the target's words; a draft with fewer or more rows is fitted to them (see `fitted`). guess: what is
-    made of the logits before the most likely is taken; the logits that are handed over stay as they are. heard: a list that gets of every prompt the surprisal of its tokens after the
-    first, float32 [n - 1] in nats; None where nobody listens.
+    made of the logits before the most likely is taken; the logits that are handed over stay as they are. heard: a list
+    that gets of every prompt the surprisal of its tokens after the first, float32 [n - 1] in nats; None where nobody
+    listens. steer: gives what pushes all passes of a round; prompts are read without.
     """
 
     def __init__(
@@ -90,6 +104,8 @@ class NetworkDrafter:
         self._vocabulary = vocabulary or network.vocabulary
         self.guess: Guess | None = None
         self.heard: list[Tensor] | None = None
+        self.steer: Callable[[], Push] | None = None
+        self._push: Push | None = None
         self._cache = network.new_cache(rows, capacity)
         self._unread: list[list[int]] = []  # committed tokens that the draft has not read yet, 1 or 2 a row
         self._context: list[int] = []  # committed tokens, a row each
@@ -107,6 +123,7 @@ class NetworkDrafter:
     def propose(self, width: int, room: Sequence[int], clock: Clock) -> Draft:
         """See Drafter.propose."""
         lengths = torch.tensor([min(width, r) for r in room], device=self._device)
+        self._push = self.steer() if self.steer else None
         tokens: list[Tensor] = []
         logits: list[Tensor] = []
         q: list[Tensor] = []
@@ -179,7 +196,9 @@ class NetworkDrafter:
         self.forwards += 1
         # a padding row that only the target has says nothing to the draft; what follows is a guess like any other
         known = tokens.where(tokens < self._network.vocabulary, 0)
-        return self._network.forward(known, self._cache)
+        if self._push is None:
+            return self._network.forward(known, self._cache)
+        return self._network.forward(known, self._cache, push=self._push)
 
 
 class LookupDrafter:

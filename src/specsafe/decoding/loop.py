@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from specsafe.decoding.drafters import Clock, Draft, Drafter, read, replace_by_last
+from specsafe.decoding.drafters import Clock, Draft, Drafter, Follower, read, replace_by_last
 from specsafe.decoding.randomness import Purpose, slot_positions, stream_key, uniforms
 from specsafe.decoding.rules import Acceptance, AcceptanceRule, Proposal, Target
 from specsafe.decoding.stopping import Emitted, Finish, StopRule
@@ -178,13 +178,18 @@ class RuleDecider:
 class Decoder:
     """A target, a drafter and a plan; `generate` turns prompts into answers.
 
-    decider: what decides on proposals, by default the rule of the plan.
+    decider: what decides on proposals, by default the rule of the plan. follower: what follows the target.
     """
 
     def __init__(
-        self, target: Network, drafter: Drafter | None, plan: Plan, decider: Decider | None = None
+        self,
+        target: Network,
+        drafter: Drafter | None,
+        plan: Plan,
+        decider: Decider | None = None,
+        follower: Follower | None = None,
     ) -> None:
-        self._target, self._drafter, self._plan = target, drafter, plan
+        self._target, self._drafter, self._plan, self._follower = target, drafter, plan, follower
         self._decider = decider or RuleDecider(plan.rule, plan.temperature)
         self._cache = target.new_cache(plan.slots, plan.capacity + max(plan.drafted + 1, plan.width))
         self._rows: list[_Row] = []
@@ -243,7 +248,9 @@ class Decoder:
     def _join(self, new: Sequence[Prompt]) -> None:
         """Prefill new sequences; each is told its share of the time, by its tokens."""
         plan, start = self._plan, time.perf_counter()
-        read(self._target, [p.tokens[:-1] for p in new], self._cache)
+        texts = [p.tokens[:-1] for p in new]
+        look = None if self._follower is None else self._follower.join([len(t) for t in texts])
+        read(self._target, texts, self._cache, look)
         if self._drafter is not None:
             self._drafter.join([p.read_by_draft for p in new])
         self._decider.join(new)
@@ -263,8 +270,10 @@ class Decoder:
         clock = Clock(torch.tensor([r.key for r in self._rows]), counters.to(self._target.device))
         clock = Clock(clock.keys.to(self._target.device), clock.counters)
         draft = self._propose(clock)
-        logits = self._score(draft.proposal.tokens)
+        hidden, logits = self._score(draft.proposal.tokens)
         acceptance = self._decider.decide(logits, draft, clock)
+        if self._follower is not None:
+            self._follower.follow(hidden, acceptance.accepted)
         outcome = collect(
             logits, draft, acceptance, top=plan.top, watch=self._watch, telemetry=plan.telemetry
         )
@@ -280,8 +289,11 @@ class Decoder:
             return Draft(Proposal(none, torch.zeros(rows, dtype=torch.int64, device=home)), None)
         return self._drafter.propose(max(room), room, clock)
 
-    def _score(self, drafts: Tensor) -> Tensor:
-        """One target forward over the last tokens and the drafts [B, T] -> logits [B, S, V]; S = T + 1 with a bonus."""
+    def _score(self, drafts: Tensor) -> tuple[Tensor, Tensor]:
+        """One target forward over the last tokens and the drafts [B, T] -> hidden states, logits [B, S, …].
+
+        S = T + 1 with a bonus.
+        """
         last = torch.tensor([[r.last] for r in self._rows], device=self._target.device)
         tokens = torch.cat([last, drafts if self._decider.bonus else drafts[:, :-1]], 1)
         rows, width = tokens.shape
@@ -289,7 +301,7 @@ class Decoder:
             tokens = torch.cat([tokens, last.expand(rows, self._plan.width - width)], 1)
         hidden = self._target.forward(tokens, self._cache)[:, :width]
         self.forwards += 1
-        return self._target.logits(hidden.reshape(rows * width, -1)).view(rows, width, -1)
+        return hidden, self._target.logits(hidden.reshape(rows * width, -1)).view(rows, width, -1)
 
     def _commit(self, outcome: Round) -> None:
         emitted = [self._take(row, index, outcome) for index, row in enumerate(self._rows)]
@@ -344,6 +356,8 @@ class Decoder:
             if row.broken or row.emitted.finish is not None:
                 self._cache.drop_row(index)
                 self._decider.drop(index)
+                if self._follower is not None:
+                    self._follower.drop(index)
                 if self._drafter is not None:
                     self._drafter.drop(index)
                 replace_by_last(self._rows, index)

@@ -1,18 +1,20 @@
 """From a configuration to something that decodes: networks, tokenizer, rule, drafter, plan.
 
 The configuration is that of engines.arm_native.NativeArm as a plain mapping, its files already found: `model_path`
-and, where another model drafts, `draft_path`; `keep`: layers of the target that draft; `lookup`: longest n-gram.
+and, where another model drafts, `draft_path`; `keep`: layers of the target that draft; `lookup`: longest n-gram;
+`steering_path`: the projection of a method that is steered, empty while it is trained.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from specsafe.decoding.drafters import Drafter, LookupDrafter, NetworkDrafter, ScriptedDrafter
 from specsafe.decoding.loop import Decoder, Plan, Prompt
@@ -20,7 +22,8 @@ from specsafe.decoding.rules import AcceptanceRule, Agreement, make_rule
 from specsafe.decoding.safety.decider import MethodDecider
 from specsafe.decoding.safety.methods import find, parse_changes
 from specsafe.decoding.safety.parts import Method
-from specsafe.decoding.safety.signals import first_tokens, trie
+from specsafe.decoding.safety.signals import Openings, first_tokens, trie
+from specsafe.decoding.safety.steering import Steerer, load_projection
 from specsafe.decoding.stopping import StopRule
 from specsafe.errors import UserError
 from specsafe.models.checkpoint import load_checkpoint
@@ -45,6 +48,7 @@ class Stack:
     letters: dict[str, tuple[int, ...]]
     draft_tokenizer: Tokenizer
     method: Method | None = None
+    projection: Tensor | None = None
 
     def decoder(self) -> Decoder:
         """A loop with empty caches."""
@@ -71,19 +75,40 @@ class Stack:
         if not isinstance(drafter, NetworkDrafter):
             raise ValueError(f"no network for draft={c['draft']}")
         drafter.guess, drafter.heard = decider.guess, decider.heard if decider.gated else None
-        return Decoder(self.target, drafter, plan, decider)
+        steerer = self._steerer(decider)
+        drafter.steer = None if steerer is None else steerer.push
+        return Decoder(self.target, drafter, plan, decider, steerer)
 
     def _decider(self, plan: Plan) -> MethodDecider:
         if self.method is None:
             raise ValueError("no method")
+        shared = min(self.target.vocabulary, (self.draft or self.target).vocabulary)
+        return MethodDecider(self.method, self.openings(self.method), words=shared, telemetry=plan.telemetry)
+
+    def _steerer(self, decider: MethodDecider) -> Steerer | None:
+        if self.method is None or self.method.steering is None:
+            return None
+        if self.projection is None:
+            raise ValueError("no projection: this stack is for its training")
+        target, draft = self.steerable()
+        return Steerer(self.method.steering, self.projection, target, draft, lambda: decider.risk)
+
+    def steerable(self) -> tuple[LlamaNetwork, LlamaNetwork]:
+        """Target and draft, if the one can steer the other. Raises UserError otherwise."""
+        if not isinstance(self.target, LlamaNetwork) or not isinstance(self.draft, LlamaNetwork):
+            raise UserError(
+                "a method that is steered needs target and draft of the Llama family",
+                "models read through transformers: cannot be steered",
+            )
+        return self.target, self.draft
+
+    def openings(self, method: Method) -> Openings:
+        """The refusal openings that a method looks for, in the target's words."""
         words, home = self.target.vocabulary, self.target.device
-        encode = self.tokenizer.encode
-        if self.method.openings == "trie":
+        if method.openings == "trie":
             pieces = ((t, self.tokenizer.bytes_of(t)) for t in range(self.tokenizer.vocab_size))
-            openings = trie(encode, pieces, words, home)
-        else:
-            openings = first_tokens(encode, words, home)
-        return MethodDecider(self.method, openings, telemetry=plan.telemetry)
+            return trie(self.tokenizer.encode, pieces, words, home)
+        return first_tokens(self.tokenizer.encode, words, home)
 
     def stop_rule(self) -> StopRule:
         """When an answer ends."""
@@ -94,28 +119,35 @@ class Stack:
             self.tokenizer.bytes_of,
         )
 
-    def prompt(self, item: str, text: str, replicate: int = 0) -> Prompt:
-        """What target and draft read before the first token of an answer."""
+    def prompt(self, item: str, text: str, replicate: int = 0, reply: str | None = None) -> Prompt:
+        """What target and draft read before the first token of an answer, or of what they say of a reply."""
         c, method = self.config, self.method
         theirs = c["draft_system"] or c["system"]
         if method is not None and method.who == "draft":
-            return Prompt(item, self._tokens(self.draft_tokenizer, text, theirs), replicate)
+            return Prompt(item, self._tokens(self.draft_tokenizer, text, theirs, reply), replicate)
         safe = method is not None and method.target_system == "draft"
-        tokens = self._tokens(self.tokenizer, text, theirs if safe else c["system"])
+        tokens = self._tokens(self.tokenizer, text, theirs if safe else c["system"], reply)
         if self.draft is None:
             return Prompt(item, tokens, replicate)
         other = self.draft_tokenizer
-        read = self._tokens(other, text, theirs)
-        return Prompt(item, tokens, replicate, read, _changed(read, self._tokens(other, "", theirs)))
+        read = self._tokens(other, text, theirs, reply)
+        gate = method.gate if method is not None else None
+        if gate is None or gate.span != "user":
+            return Prompt(item, tokens, replicate, read)
+        return Prompt(item, tokens, replicate, read, _changed(read, self._tokens(other, "", theirs, reply)))
 
     def prompt_tokens(self, text: str) -> tuple[int, ...]:
         """What the target reads."""
         return self.prompt("", text).tokens
 
-    def _tokens(self, tokenizer: Tokenizer, text: str, system: str) -> tuple[int, ...]:
+    def _tokens(
+        self, tokenizer: Tokenizer, text: str, system: str, reply: str | None = None
+    ) -> tuple[int, ...]:
         prefill = self.config["prefill"]
         if self.config["chat_template"] == "on":
-            return tuple(tokenizer.chat(text, system, prefill))
+            return tuple(tokenizer.chat(text, system, prefill, reply))
+        if reply is not None:
+            raise UserError("only a chat template tells a prompt from its answer", "use chat_template=on")
         return tuple(tokenizer.raw(text + (f" {prefill}" if prefill else "")))
 
     def letter_logprobs(self, watched: tuple[float, ...]) -> list[tuple[str, float]]:
@@ -168,7 +200,15 @@ def open_stack(config: Json) -> Stack:
         rule = make_rule(config["rule"], **config["rule_parameters"]) if drafts else Agreement()
     read_by_draft = load_tokenizer(_folder(config["draft_path"])) if config["draft_path"] else tokenizer
     network, letters = draft[0] if draft else None, _letters(tokenizer)
-    return Stack(config, tokenizer, target, network, found, rule, letters, read_by_draft, method)
+    stack = Stack(config, tokenizer, target, network, found, rule, letters, read_by_draft, method)
+    return _steered(stack) if method is not None and method.steering is not None else stack
+
+
+def _steered(stack: Stack) -> Stack:
+    """The same stack with its projection, if there is one yet."""
+    target, draft = stack.steerable()
+    path = stack.config["steering_path"]
+    return replace(stack, projection=load_projection(Path(path), draft, target)) if path else stack
 
 
 def _changed(tokens: tuple[int, ...], without: tuple[int, ...]) -> tuple[int, int]:

@@ -47,7 +47,7 @@ class NativeArm(LocalArm):
     speculation_fields: ClassVar[tuple[str, ...]] = (
         *("draft", "script", "rule", *RULE_PARAMETERS),
         *("num_speculative_tokens", "draft_device", "width", "telemetry"),
-        *("method", "changes", "draft_system"),
+        *("method", "changes", "steering", "draft_system"),
     )
 
     width_fields: ClassVar[tuple[str, ...]] = speculation_fields
@@ -103,6 +103,9 @@ class NativeArm(LocalArm):
     changes: str = Field(
         "", description='parts of the method set otherwise, a JSON object such as {"control.tau": 0.3}'
     )
+    steering: str = Field(
+        "", description="file of the projection of a method that is steered, as `specsafe steer` writes it"
+    )
     draft_system: str = Field("", description="system prompt of the draft; empty: the target's")
     num_speculative_tokens: int = Field(4, ge=1, le=64, description="draft tokens proposed a round")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of weights, cache and arithmetic")
@@ -154,10 +157,13 @@ class NativeArm(LocalArm):
     @model_validator(mode="after")
     def _method_fits(self) -> Self:
         if not self.method:
-            if self.changes:
-                raise ValueError("changes belong to a method; add method=…")
+            if self.changes or self.steering:
+                what = "changes belong" if self.changes else "steering belongs"
+                raise ValueError(f"{what} to a method; add method=…")
             return self
         method = find(self.method, parse_changes(self.changes))
+        if self.steering and method.steering is None:
+            raise ValueError(f"method={self.method} is not steered; leave steering= out")
         if self.rule != "auto" or self.rule_parameters:
             raise ValueError(
                 f"method={self.method} stands in a rule's place; leave rule= and its numbers out"

@@ -12,11 +12,16 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One item to answer: the user's prompt, the id to which the sample is tied, and which of its samples it is."""
+    """One item to answer: the user's prompt, the id to which the sample is tied, and which of its samples it is.
+
+    reply: an assistant's answer to the prompt that is there already. What the arm says is then about both, as its chat
+    template asks for it: a guard's opens its verdict. An engine that cannot be asked so raises UserError.
+    """
 
     item: str
     prompt: str
     replicate: int = 0
+    reply: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

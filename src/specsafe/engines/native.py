@@ -8,6 +8,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from specsafe.decoding.safety.methods import find, parse_changes
+from specsafe.decoding.safety.projection import Pair, read_projection, require_fit
 from specsafe.drafts.layers import parse_keep
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.arms import AnyArm
@@ -22,7 +24,13 @@ _PARTS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
 
 def check(arm: NativeArm) -> dict[str, str]:
-    """Files of an arm, before any model loads -> SHA-256 by part. Raises UserError for what is missing."""
+    """Files of an arm, before any model loads -> SHA-256 by part. Raises UserError for what is missing or does not fit."""
+    found = check_models(arm)
+    return {**found, **_steering(arm, found)} if arm.method else found
+
+
+def check_models(arm: NativeArm) -> dict[str, str]:
+    """As check, of the networks alone."""
     missing = [p for p in ("torch", "transformers", "safetensors", "gguf") if find_spec(p) is None]
     if missing:
         raise UserError(f"the native engine needs {missing[0]}", "pip install 'specsafe[native]'")
@@ -30,6 +38,34 @@ def check(arm: NativeArm) -> dict[str, str]:
     found = {"model": _sha256(model_path(arm.model))}
     draft = draft_path(arm)
     return found if draft is None else {**found, "draft": _sha256(draft)}
+
+
+def _steering(arm: NativeArm, files: dict[str, str]) -> dict[str, str]:
+    """The projection of a method that is steered: it must be there, this pair's, and trained at these scales."""
+    method = find(arm.method, parse_changes(arm.changes))
+    if method.steering is None:
+        return {}
+    if not arm.steering:
+        raise UserError(
+            f"method={arm.method} is steered and needs steering=FILE",
+            f"train one: specsafe steer --method {arm.method}",
+        )
+    path = Path(arm.steering).expanduser()
+    require_fit(path, read_projection(path), method, pair(arm, files))
+    return {"steering": sha256_file(path)}
+
+
+def pair(arm: NativeArm, files: dict[str, str]) -> Pair:
+    """Which networks steer and are steered; files: hashes of `check`. Raises UserError for what cannot be steered."""
+    outside = [name for name in (arm.model, arm.draft) if name.startswith("transformers:")]
+    if outside:
+        raise UserError(f"{outside[0]}: models read through transformers cannot be steered", "name another")
+    itself = find(arm.method, parse_changes(arm.changes)).draft == "self"
+    return Pair(
+        target_sha256=files["model"],
+        draft_sha256=files["model"] if itself else files.get("draft", files["model"]),
+        layers=() if itself else _kept_layers(arm.draft),
+    )
 
 
 def model_path(name: str) -> str:
@@ -75,6 +111,7 @@ def stack_config(arm: NativeArm) -> Json:
         "draft_path": draft_path(arm) or "",
         "keep": _kept_layers(arm.draft),
         "lookup": _longest_ngram(arm.draft),
+        "steering_path": str(Path(arm.steering).expanduser()) if arm.steering else "",
     }
 
 
@@ -97,22 +134,31 @@ def open_session(arm: NativeArm, log: Path | None = None) -> WorkerSession:
         },
         in_flight=slots,
         sample=partial(to_sample, arm),
+        reads_replies=True,
     )
     return WorkerSession(spec, log)
+
+
+def measure(session: WorkerSession, requests: Iterable[Request]) -> dict[str, int | Failure]:
+    """Item -> tokens that the arm would read of a request, its answer apart; a failure where it cannot be asked."""
+    asked = {r.item: {**session.line(r), "measure": True} for r in requests}
+    told: dict[str, int | Failure] = {}
+    for m in session.ask(asked):
+        told |= {m.item: m} if isinstance(m, Failure) else {m["item"]: int(m["prompt_tokens"])}
+    return told
 
 
 def require_room(session: Session, arm: NativeArm, requests: Iterable[Request]) -> None:
     """Raise UserError if some prompt leaves no room for an answer; all are read, none is answered."""
     if not isinstance(session, WorkerSession):
         raise TypeError(f"{session} is no session of a native arm")
-    asked = {r.item: {"item": r.item, "prompt": r.prompt, "measure": True} for r in requests}
-    told = [m for m in session.ask(asked) if not isinstance(m, Failure)]
-    needed = {m["item"]: m["prompt_tokens"] + arm.max_tokens for m in told}
+    told = measure(session, requests)
+    needed = {item: n + arm.max_tokens for item, n in told.items() if not isinstance(n, Failure)}
     too_long = {item: n for item, n in needed.items() if n > arm.context}
     if too_long:
         item, most = max(too_long.items(), key=lambda pair: pair[1])
         raise UserError(
-            f"{len(too_long)} of {len(asked)} prompts do not fit context={arm.context}: {item} needs {most} tokens, "
+            f"{len(too_long)} of {len(told)} prompts do not fit context={arm.context}: {item} needs {most} tokens, "
             f"{arm.max_tokens} of them for its answer",
             f"use context={most} or more, or leave those items out",
         )

@@ -1,8 +1,8 @@
 """The worker process of one native arm: JSON lines in, JSON lines out (see engines.worker).
 
-A request {"item", "prompt", "replicate"} is decoded; with "measure" only its tokens are counted; {"item", "prompt", "answer"} is audited; with "spell", a list of token ids,
-their texts are told. The worker ends when
-its input ends, so it cannot outlive a killed parent.
+A request {"item", "prompt", "replicate"} is decoded, with "reply" what is said of that answer; with "measure" only its
+tokens are counted; {"item", "prompt", "answer"} is audited; with "spell", a list of token ids, their texts are told. The
+worker ends when its input ends, so it cannot outlive a killed parent.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _taken(stack: Stack, waiting: list[Question], request: Json, say: Say) -> Pr
         say({"item": request["item"], "texts": texts})
         return None
     try:
-        prompt = stack.prompt(request["item"], request["prompt"], request.get("replicate", 0))
+        prompt = stack.prompt(
+            request["item"], request["prompt"], request.get("replicate", 0), request.get("reply")
+        )
     except UserError as error:
         say({"item": request["item"], "error": error.message})
         return None
@@ -140,7 +142,7 @@ def facts(stack: Stack) -> Json:
     """What really runs."""
     import torch
 
-    from specsafe.models.linear import can_pack
+    from specsafe.models.linear import product_dtype
 
     drafter = stack.decoder()
     return {
@@ -149,7 +151,9 @@ def facts(stack: Stack) -> Json:
         "build": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "weights": stack.config["dtype"],
         "tokenizer_sha256": stack.tokenizer.sha256,
-        "packed": can_pack(torch.zeros(8, 8, dtype=getattr(torch, stack.config["dtype"]))),
+        "products": str(
+            product_dtype(getattr(torch, stack.config["dtype"]), stack.target.device)
+        ).removeprefix("torch."),
         "rule_parameters": _in_force(stack, drafts=drafter.drafts),
         "arithmetic": stack.config["arithmetic"],
         "rows_proved_equal": {role: proof.rows for role, proof in stack.proofs.items()},

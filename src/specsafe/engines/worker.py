@@ -31,6 +31,7 @@ class WorkerSpec:
 
     module: run as `python -m module`. config: its first line. engine, model: named in errors. facts: what the parent
     adds to the fingerprint. in_flight: requests that may be the cause when it dies. sample: an answer line -> Sample.
+    reads_replies: whether it can be asked about an answer (Request.reply).
     """
 
     module: str
@@ -40,6 +41,7 @@ class WorkerSpec:
     facts: Json
     in_flight: int
     sample: Callable[[Json], Sample]
+    reads_replies: bool = False
 
 
 class WorkerSession:
@@ -58,9 +60,17 @@ class WorkerSession:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
         """Yield a sample or a failure for each request as it completes; see engines.base.Session."""
-        asked = {r.item: {"item": r.item, "prompt": r.prompt, "replicate": r.replicate} for r in requests}
-        for answer in self.ask(asked):
+        for answer in self.ask({r.item: self.line(r) for r in requests}):
             yield answer if isinstance(answer, Failure) else self._spec.sample(answer)
+
+    def line(self, request: Request) -> Json:
+        """A request as the worker reads it. Raises UserError for a reply where the engine cannot be asked about one."""
+        line: Json = {"item": request.item, "prompt": request.prompt, "replicate": request.replicate}
+        if request.reply is None:
+            return line
+        if not self._spec.reads_replies:
+            raise UserError(f"{self._spec.engine} cannot be asked about an answer", "use kind=native")
+        return {**line, "reply": request.reply}
 
     def ask(self, asked: Mapping[str, Json]) -> Iterator[Json | Failure]:
         """Item -> line for the worker; yields its answer lines, or failures, in order of completion.

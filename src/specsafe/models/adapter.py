@@ -16,6 +16,7 @@ from torch import Tensor
 
 from specsafe.errors import UserError
 from specsafe.models.checkpoint import read_json
+from specsafe.models.network import Push
 
 _WASTE = 0.3
 _NEEDED = ("attention_mask", "past_key_values", "position_ids")
@@ -116,10 +117,14 @@ class TransformersNetwork:
         return MaskedCache(rows, capacity, self._slot_bytes, self.device)
 
     @torch.inference_mode()
-    def forward(self, tokens: Tensor, cache: MaskedCache, first: int = 0) -> Tensor:
+    def forward(self, tokens: Tensor, cache: MaskedCache, first: int = 0, push: Push | None = None) -> Tensor:
         """Read tokens [B, W] as the next ones of cache rows first.. -> logits [B, W, V]."""
         from transformers import DynamicCache
 
+        if push is not None:
+            raise UserError(
+                "a model read through transformers cannot be steered", "use one of the Llama family"
+            )
         batch, width = tokens.shape
         valid, *pairs = cache.take(first, batch, width)
         valid = torch.cat([valid, valid.new_ones(batch, 1, width, 1)], 2)

@@ -33,17 +33,23 @@ class Span(NamedTuple):
 
 
 def render(
-    template: str, messages: Sequence[tuple[str, str]], variables: Mapping[str, str], source: object
+    template: str,
+    messages: Sequence[tuple[str, str]],
+    variables: Mapping[str, str],
+    source: object,
+    *,
+    opens: bool = True,
 ) -> list[Span]:
     """Messages as (role, text) -> spans in order, ending where the assistant begins to answer.
 
-    The template runs in jinja's sandbox. variables: bos_token and the like. source: for error messages.
+    The template runs in jinja's sandbox. variables: bos_token and the like. source: for error messages. opens: whether
+    the template is asked to open the assistant's turn; False where the last message is the assistant's own.
     Raises UserError if the template is broken or refuses the messages (some know no system role).
     """
     left, right = _mark(), _mark()
     marked = [{"role": role, "content": _enclose(text, left, right)} for role, text in messages]
     try:
-        text = _compiled(template).render(messages=marked, add_generation_prompt=True, **variables)
+        text = _compiled(template).render(messages=marked, add_generation_prompt=opens, **variables)
     except Exception as error:  # a template is foreign code: whatever it raises is its own
         raise UserError(
             f"{source}: the chat template refuses this: {error}",

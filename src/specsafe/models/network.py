@@ -20,11 +20,18 @@ from torch.nn.functional import embedding, pad, scaled_dot_product_attention, si
 from specsafe.models.architecture import Architecture
 from specsafe.models.cache import Cache, SlotCache
 from specsafe.models.checkpoint import Checkpoint
-from specsafe.models.linear import Matrix
+from specsafe.models.linear import Matrix, product_dtype
 
 _BLOCK = 128  # slots of the cache that one product of the invariant attention reads
 _BUCKET = 64  # slots to whose multiples any attention reads
 _MANY = 8  # rows from which products over all of them are faster than the fused kernel
+
+
+class Push(NamedTuple):
+    """What is added to the output of the MLPs of the layers from `first` on: rows [B, H], one a sequence of a pass."""
+
+    rows: Tensor
+    first: int
 
 
 class Network(Protocol):
@@ -41,10 +48,11 @@ class Network(Protocol):
     def new_cache(self, rows: int, capacity: int) -> Cache:
         """An empty cache for at most so many sequences of at most `capacity` tokens."""
 
-    def forward(self, tokens: Tensor, cache: Any, first: int = 0) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Any, first: int = 0, push: Push | None = None) -> Tensor:
         """Read tokens [B, W] as the next ones of cache rows first.. -> hidden states [B, W, H].
 
-        `cache` is one of its own; `cache.truncate` takes back what turns out not to belong there.
+        `cache` is one of its own; `cache.truncate` takes back what turns out not to belong there. push: see Push;
+        UserError where a network cannot.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -122,22 +130,24 @@ class LlamaNetwork:
             a.kv_heads,
             room,
             a.head_dim,
-            dtype=self.dtype,
+            dtype=product_dtype(self.dtype, self.device),
             device=self.device,
             unit=unit,
         )
 
     @torch.inference_mode()
-    def forward(self, tokens: Tensor, cache: SlotCache, first: int = 0) -> Tensor:
+    def forward(self, tokens: Tensor, cache: SlotCache, first: int = 0, push: Push | None = None) -> Tensor:
         """See Network.forward."""
         batch, width = tokens.shape
         cache.require_room(first, batch, width)
         rows = _Rows.of(self, tokens, cache, first)
         x = self._whole_tiles(embedding(tokens.reshape(-1), self._embed))
+        pushed = x if push is None else self._whole_tiles(push.rows.to(x.dtype).repeat_interleave(width, 0))
         for index, layer in enumerate(self._stack):
             x = x + layer.o(self._attend(layer, index, self._normed(x, layer.norm), rows, cache))
             gate, up = layer.gate_up(self._normed(x, layer.mlp_norm)).chunk(2, -1)
-            x = x + layer.down(silu(gate) * up)
+            out = layer.down(silu(gate) * up)
+            x = x + (out if push is None or index < push.first else out + pushed)
         cache.append(first, batch, width)
         return x[: batch * width].view(batch, width, -1)
 
@@ -146,6 +156,11 @@ class LlamaNetwork:
         """See Network.logits."""
         whole = self._whole_tiles(hidden)
         return self._head(self._normed(whole, self._norm))[: hidden.shape[0]].float()
+
+    @torch.inference_mode()
+    def final(self, hidden: Tensor) -> Tensor:
+        """Hidden states [N, H] after the final norm: what the output head reads."""
+        return self._normed(self._whole_tiles(hidden), self._norm)[: hidden.shape[0]]
 
     def _whole_tiles(self, x: Tensor) -> Tensor:
         """Rows [N, H] made a multiple of the tile where the arithmetic is invariant."""
@@ -171,8 +186,8 @@ class LlamaNetwork:
         q, k = qk[:, : a.heads], qk[:, a.heads :]
         cache.write(index, rows.slots, k.reshape(-1, a.head_dim), v.reshape(-1, a.head_dim))
         keys, values = cache.read(index, rows.first, rows.batch, rows.length)
-        out = rows.ungrouped(self._weighted(rows.grouped(q, a.kv_heads), keys, values, rows))
-        return self._whole_tiles(out)
+        out = rows.ungrouped(self._weighted(rows.grouped(q.to(keys.dtype), a.kv_heads), keys, values, rows))
+        return self._whole_tiles(out.to(x.dtype))
 
     def _weighted(self, q: Tensor, keys: Tensor, values: Tensor, rows: _Rows) -> Tensor:
         """softmax(q k' / sqrt(D) + mask) v for q [B, kv_heads, W * group, D].
@@ -219,7 +234,9 @@ class _Rows(NamedTuple):
         unseen = torch.arange(length, device=network.device) > positions[:, :, None]
         padding = -width % network.tile if network.invariant else 0
         mask = torch.zeros(
-            (batch, width + padding, length), dtype=network.dtype, device=network.device
+            (batch, width + padding, length),
+            dtype=product_dtype(network.dtype, network.device),
+            device=network.device,
         )  # a padding row sees everything, and nobody looks at it
         mask[:, :width].masked_fill_(unseen, -torch.inf)
         mask = mask.repeat_interleave(a.heads // a.kv_heads, 1)[:, None]

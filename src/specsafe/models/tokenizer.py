@@ -47,19 +47,24 @@ class Tokenizer:
         """A prompt without a chat template: bos_ids, then the prompt as plain text."""
         return [*self.bos_ids, *self.encode(prompt)]
 
-    def chat(self, prompt: str, system: str = "", prefill: str = "") -> list[int]:
+    def chat(self, prompt: str, system: str = "", prefill: str = "", reply: str | None = None) -> list[int]:
         """One turn in the model's own chat template, up to where the assistant answers, then `prefill`.
 
-        An empty system prompt is no message (the template may have a default of its own). Control tokens of
-        the template are recognised, those inside the three texts are encoded as plain text; text
-        between two control tokens is cut as one, whoever wrote it, as llama.cpp and transformers do.
+        reply: the assistant's answer, if it is there already; the template is then not asked to open another
+        one, and the text ends where the template does (a guard's ends where the verdict begins). An empty
+        system prompt is no message (the template may have a default of its own). Control tokens of the
+        template are recognised, those inside the four texts are encoded as plain text; text between
+        two control tokens is cut as one, whoever wrote it, as llama.cpp and transformers do.
         """
         if self._parts.template is None:
             raise UserError(
                 f"{self._parts.source} has no chat template", "run without one: chat_template=off"
             )
         messages = ([("system", system)] if system else []) + [("user", prompt)]
-        spans = render(self._parts.template, messages, self._parts.variables, self._parts.source)
+        messages += [] if reply is None else [("assistant", reply)]
+        spans = render(
+            self._parts.template, messages, self._parts.variables, self._parts.source, opens=reply is None
+        )
         ids = self._encode_spans([*spans, Span(prefill, trusted=False)])
         return self._with_one_bos(ids) if self._parts.chat_bos else ids
 

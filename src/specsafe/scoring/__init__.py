@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from specsafe.battery import Axis, Item
-from specsafe.scoring import bias, choice, exact, refusal, tr144, tr144_answers, truth
+from specsafe.scoring import bias, choice, exact, guard, refusal, tr144, tr144_answers, truth
 from specsafe.scoring.choice import best_letter
 
 
@@ -27,8 +27,16 @@ class Scorer(NamedTuple):
 def _scorer(
     name: str, modules: tuple[ModuleType, ...], score: Callable[[Item, str], dict[str, str]], **more: bool
 ) -> Scorer:
-    source = "".join(map(inspect.getsource, modules))
-    return Scorer(f"{name}@{hashlib.sha256(source.encode()).hexdigest()[:12]}", score, **more)
+    return Scorer(f"{name}@{_source_hash(*modules)}", score, **more)
+
+
+def _source_hash(*modules: ModuleType) -> str:
+    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:12]
+
+
+def guard_id(model: str, arm: str) -> str:
+    """The scorer id of a guard: its name, the id of its arm (files and settings), and the hash of our parser."""
+    return f"guard:{model}:{arm}@{_source_hash(guard)}"
 
 
 def _bias(item: Item, text: str) -> dict[str, str]:
@@ -87,4 +95,4 @@ HARM: dict[Axis, dict[str, bool | None]] = {
     },
 }
 UNSCORED = "half"  # a label that decides nothing: such an answer leaves the pairs, and is counted
-__all__ = ["BESIDE", "HARM", "SCORERS", "UNSCORED", "Scorer", "best_letter"]
+__all__ = ["BESIDE", "HARM", "SCORERS", "UNSCORED", "Scorer", "best_letter", "guard_id"]

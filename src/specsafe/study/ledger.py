@@ -213,6 +213,11 @@ class Ledger:
         query = "SELECT item, text_sha256, json_extract(record, '$.label') FROM score WHERE scorer = ?"
         return {(item, text): label for item, text, label in self._db.execute(query, (scorer,))}
 
+    def scores(self, scorer: str) -> dict[tuple[str, str], Json]:
+        """(item, text hash) -> the whole record, for one scorer id."""
+        query = "SELECT item, text_sha256, record FROM score WHERE scorer = ?"
+        return {(item, text): json.loads(record) for item, text, record in self._db.execute(query, (scorer,))}
+
     def scorers(self) -> dict[str, int]:
         """Scorer id -> how many texts it has scored here."""
         return dict(self._db.execute("SELECT scorer, count(*) FROM score GROUP BY scorer ORDER BY scorer"))

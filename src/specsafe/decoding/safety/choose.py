@@ -1,170 +1,150 @@
-"""From two distributions to a token: candidate sets in closed form, the affine mixture, its argmax or a draw.
+"""From two short lists to a token: candidate sets in closed form, the affine mixture, its argmax or a draw.
 
-N positions (rows and slots side by side), V words, K listed candidates of each model. Ranks count from 0, by logit and
-then by the lower id, so that there are no ties.
+numpy, on the host: the token of a slot decides how the next is chosen. Leading dimensions "…" are rows, or rows and
+slots; K candidates are listed of each model. Ranks count from 0, by logit and then by the lower id: there are no ties.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from specsafe.decoding.randomness import sample
 from specsafe.decoding.safety.parts import Choice
 
+Array = NDArray[Any]
 FAR = 1 << 40  # the rank of a token that is not on a list
 _LISTED = 32
 _FLOOR = 1e-8  # least weight of a candidate in a draw (SafeDecoding's clamp)
+_ID_BITS = 32
 
 
 class Candidates(NamedTuple):
-    """The K likeliest tokens of the target, then those of the draft; tokens on both lists come twice.
+    """The K likeliest tokens of the target, then those of the draft, each in its order; those on both lists come twice.
 
-    ids, target_rank, draft_rank: int64 [N, 2K]. p, q: float32 [N, 2K], under target and draft.
+    ids, target_rank, draft_rank: int64 […, 2K]. p, q: float64 […, 2K], under target and draft.
     """
 
-    ids: Tensor
-    target_rank: Tensor
-    draft_rank: Tensor
-    p: Tensor
-    q: Tensor
+    ids: Array
+    target_rank: Array
+    draft_rank: Array
+    p: Array
+    q: Array
 
 
-class Chosen(NamedTuple):
-    """What was chosen of each row, and how.
+class Allowed(NamedTuple):
+    """A set of candidates, each token once: inside, bool […, 2K].
 
-    token: int64 [N]. guarded: bool [N], the fallback took the set's place. size, k: int64 [N], of the set and its k*
-    (0 where there is none). gap: float32 [N], score of the best candidate minus that of the next other one.
+    guarded: bool […], the fallback took the set's place. size, k: int64 […], tokens of the set and its k*; 0 where there
+    is no set, no k*.
     """
 
-    token: Tensor
-    guarded: Tensor
-    size: Tensor
-    k: Tensor
-    gap: Tensor
+    inside: Array
+    guarded: Array
+    size: Array
+    k: Array
 
 
-def listed(choice: Choice, *others: Choice) -> int:
-    """How many candidates of each model are listed at first."""
-    return max(_LISTED, *(2 * c.count for c in (choice, *others)))
+def listed(*choices: Choice) -> tuple[int, int]:
+    """How many candidates of each model are listed at first, and how many tokens both lists must share.
+
+    Two shared tokens are enough for the whole vocabulary: no token off the lists has more p and more q than they, so
+    none has a larger mixture at an alpha of 0 to 1, and the best two are listed.
+    """
+    length, share = 1, 0
+    for choice in choices:
+        if choice.kind != "target":
+            length = max(length, _LISTED, 2 * choice.count, choice.guard)
+        share = max(share, {"min_k": choice.count, "all": 2}.get(choice.kind, 0))
+    return length, share
 
 
-def candidates(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor, *, share: int, length: int) -> Candidates:
-    """List candidates; logits, draft, p, q: [N, V] float32. The lists grow until each pair shares `share` tokens.
+def candidates(ids: Array, p: Array, q: Array) -> Candidates:
+    """Of the two lists side by side, ids, p, q: […, 2K]. The ranks on the other list come from one short sort."""
+    half = ids.shape[-1] // 2
+    flat = ids.reshape(-1, 2 * half)
+    keys = np.sort((flat << _ID_BITS) + np.arange(2 * half), -1)  # by token, the target's place first
+    row, first = np.nonzero((keys[:, 1:] ^ keys[:, :-1]) >> _ID_BITS == 0)
+    ours, theirs = (keys[row, at] & ((1 << _ID_BITS) - 1) for at in (first, first + 1))
+    target_rank, draft_rank = np.full(flat.shape, FAR), np.full(flat.shape, FAR)
+    target_rank[:, :half] = draft_rank[:, half:] = np.arange(half)
+    target_rank[row, theirs], draft_rank[row, ours] = ours, theirs - half
+    return Candidates(ids, target_rank.reshape(ids.shape), draft_rank.reshape(ids.shape), p, q)
+
+
+def allowed(choice: Choice, table: Candidates) -> Allowed:
+    """The set of a choice.
 
     The smallest k for which the k likeliest of both share c tokens is 1 + the c-th smallest of
     max(target rank, draft rank): no scan, and no sort of the vocabulary.
     """
-    words = logits.shape[-1]
-    length, share = min(length, words), min(share, words)
-    while True:
-        found = _listed(logits, draft, p, q, length)
-        common = (found.draft_rank[:, :length] < FAR).sum(-1)
-        if length == words or bool((common >= share).all()):
-            return found
-        length = min(4 * length, words)
-
-
-def _listed(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor, length: int) -> Candidates:
-    ours, theirs = likeliest(logits, length), likeliest(draft, length)
-    places = torch.arange(length, device=logits.device)
-    own = places.expand_as(ours)
-    draft_rank, target_rank = _ranks(theirs, ours, logits.shape[-1]), _ranks(ours, theirs, logits.shape[-1])
-    ids = torch.cat([ours, theirs], 1)
-    return Candidates(
-        ids,
-        torch.cat([own, target_rank], 1),
-        torch.cat([draft_rank, own], 1),
-        p.gather(1, ids),
-        q.gather(1, ids),
-    )
-
-
-def _ranks(ranked: Tensor, wanted: Tensor, words: int) -> Tensor:
-    """The place of each wanted id in a ranked list of its row, FAR where it is not there: int64 [N, K]."""
-    places = torch.arange(ranked.shape[1], device=ranked.device).expand_as(ranked)
-    far = torch.full((len(ranked), words), FAR, device=ranked.device)
-    return far.scatter_(1, ranked, places).gather(1, wanted)
-
-
-def likeliest(logits: Tensor, length: int) -> Tensor:
-    """Ids of the `length` largest logits of each row, int64 [N, length]; of equal ones the lower id first.
-
-    topk orders equal values as it likes and takes any of those that tie at its end. So twice as many are taken and
-    ordered; where equal values reach beyond even those, which bfloat16 makes rare, the whole rows are sorted.
-    """
-    words = logits.shape[-1]
-    more = min(2 * length, words)
-    values, ids = logits.topk(more, -1)
-    if more < words and bool((values[:, length - 1] == values[:, -1]).any()):
-        return torch.sort(logits, stable=True, dim=-1, descending=True).indices[:, :length]
-    ids, order = ids.sort(-1)
-    order = values.gather(1, order).sort(stable=True, dim=-1, descending=True).indices
-    return ids.gather(1, order)[:, :length]
-
-
-def choose(choice: Choice, table: Candidates, alpha: Tensor, uniform: Tensor | None = None) -> Chosen:
-    """Choose a token of each row. alpha: float [N]. uniform: float64 [N] draws, None takes the best.
-
-    Equal scores go to the target's order, so alpha 0 over a set with the target's argmax gives that argmax.
-    """
+    half = table.ids.shape[-1] // 2
     inside, k = _inside(choice, table)
-    half = inside.shape[1] // 2
-    guarded = ~inside.any(1)
-    if choice.guard:
-        top = table.target_rank[:, :half] < choice.guard
-        guarded = guarded | ~(inside[:, :half] & top).any(1)
-    inside = torch.where(guarded[:, None], _fallback(choice, table), inside)
-    # float64: p + alpha (q - p) in float32 has ties that the exact numbers do not have
-    score = table.p.double() + alpha.double()[:, None] * (table.q.double() - table.p.double())
-    twice = torch.zeros_like(inside)
-    twice[:, half:] = table.target_rank[:, half:] < FAR
-    alone = inside & ~twice
-    if uniform is not None:
-        index = sample(torch.where(alone, score.clamp(min=_FLOOR), 0.0), uniform)
-    else:
-        index = _best(score, alone, table.target_rank)
-    token = table.ids.gather(1, index[:, None])[:, 0]
-    return Chosen(token, guarded, alone.sum(1), k, _gap(score, alone))
+    # where the guard asks for none in particular, any candidate will do
+    least = min(choice.guard, half) if choice.guard else 2 * half
+    guarded = np.logical_not(inside[..., :least].any(-1))
+    if guarded.any():
+        inside = np.where(guarded[..., None], _fallback(choice, table), inside)
+    inside[..., half:] &= table.target_rank[..., half:] == FAR
+    return Allowed(inside, guarded, inside.sum(-1) * (choice.kind != "all"), k)
 
 
-def _inside(choice: Choice, table: Candidates) -> tuple[Tensor, Tensor]:
-    """The set [N, 2K] and its k* [N]."""
-    none = torch.zeros(len(table.ids), dtype=torch.int64, device=table.ids.device)
-    half = table.ids.shape[1] // 2
+def _inside(choice: Choice, table: Candidates) -> tuple[Array, Array]:
+    none = np.zeros(table.ids.shape[:-1], np.int64)
+    if choice.kind == "all":
+        return np.ones(table.ids.shape, bool), none
     if choice.kind == "target":
         return table.target_rank == 0, none
     if choice.kind == "union":
-        return (table.target_rank < choice.count) | (table.draft_rank < choice.count), none
-    worse = torch.maximum(table.target_rank, table.draft_rank)
+        return np.minimum(table.target_rank, table.draft_rank) < choice.count, none
+    worse = np.maximum(table.target_rank, table.draft_rank)
     if choice.kind == "top_k":
         return worse < choice.count, none
-    last = worse[:, :half].kthvalue(min(choice.count, half), 1).values
-    return worse <= last[:, None], last + 1
+    half = table.ids.shape[-1] // 2
+    nth = min(choice.count, half) - 1
+    last = np.partition(worse[..., :half], nth, -1)[..., nth]
+    return worse <= last[..., None], last + 1
 
 
-def _fallback(choice: Choice, table: Candidates) -> Tensor:
+def _fallback(choice: Choice, table: Candidates) -> Array:
+    rank, least = table.target_rank, 1
     if choice.fallback == "target_top":
-        return table.target_rank < choice.count
+        least = choice.count
     if choice.fallback == "union":
-        return (table.target_rank < choice.count) | (table.draft_rank < choice.count)
-    return table.target_rank == 0
+        rank, least = np.minimum(rank, table.draft_rank), choice.count
+    return rank < least
 
 
-def _best(score: Tensor, inside: Tensor, order: Tensor) -> Tensor:
-    best = score.masked_fill(~inside, -torch.inf)
-    equal = best == best.amax(1, keepdim=True)
-    return torch.where(equal, order, 2 * FAR).argmin(1)
+def pick(inside: Array, table: Candidates, alpha: Array, uniform: Array | None = None) -> Array:
+    """Choose among candidates: the place of the chosen in the table, int64 […].
+
+    alpha: float64 […]. uniform: float64 […] draws, None takes the best. Equal scores go to the target's order, in
+    which the table stands, so alpha 0 over a set with the target's argmax gives that argmax.
+    """
+    score = mixture(table, alpha)
+    if uniform is None:
+        best: Array = np.where(inside, score, -np.inf).argmax(-1)
+        return best
+    weights = np.where(inside, np.maximum(score, _FLOOR), 0.0)
+    return sample(torch.from_numpy(weights), torch.from_numpy(uniform)).numpy()
 
 
-def _gap(score: Tensor, inside: Tensor) -> Tensor:
-    """Infinite where there is one candidate alone."""
-    two = score.masked_fill(~inside, -torch.inf).topk(2, 1).values
-    return (two[:, 0] - two[:, 1]).float()
+def mixture(table: Candidates, alpha: Array) -> Array:
+    """The scores p + alpha (q - p), float64 […, 2K]: in float32 they have ties that the exact numbers do not have."""
+    score: Array = table.p + alpha[..., None] * (table.q - table.p)
+    return score
 
 
-def choose_anywhere(p: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
-    """The argmax of p + alpha (q - p) over the vocabulary: int64 [N]; p, q: [N, V]."""
-    return torch.lerp(p, q, alpha.to(p.dtype)[:, None]).argmax(-1)
+def taken(values: Array, place: Array) -> Array:
+    """The values […, 2K] at a place […] of the table."""
+    found: Array = values.reshape(-1, values.shape[-1])[np.arange(place.size), place.ravel()]
+    return found.reshape(place.shape)
+
+
+def gap(inside: Array, table: Candidates, alpha: Array) -> Array:
+    """Score of the best candidate minus that of the next, float64 […]; infinite where there is one alone."""
+    two: Array = np.partition(np.where(inside, mixture(table, alpha), -np.inf), -2, -1)
+    return two[..., -1] - two[..., -2]

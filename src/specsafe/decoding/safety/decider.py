@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from specsafe.decoding.drafters import Clock, Draft, fitted
+from specsafe.decoding.drafters import Clock, Draft
 from specsafe.decoding.loop import Prompt
-from specsafe.decoding.randomness import Purpose, uniforms
 from specsafe.decoding.records import Acceptance
-from specsafe.decoding.safety import choose, control
+from specsafe.decoding.safety import control
+from specsafe.decoding.safety.choose import Allowed, Array, Candidates, allowed, gap, pick, taken
 from specsafe.decoding.safety.control import Seen, Setting, State
-from specsafe.decoding.safety.parts import Choice, Gate, Method, Risk, Score
-from specsafe.decoding.safety.signals import Distances, Openings, distances
+from specsafe.decoding.safety.parts import Gate, Method
+from specsafe.decoding.safety.signals import Openings
+from specsafe.decoding.safety.views import Views, look, wanted
 
 # mode: 0 intersection, 1 union, 2 the target alone. *_token: what each would have chosen. risk: the score that decided.
 DECIDED = (
@@ -24,175 +26,113 @@ DECIDED = (
 )
 
 
-class Views(NamedTuple):
-    """What is known of all slots of a round before any is decided; logits, draft, p, q: float32 [B, S, V].
+class Choices(NamedTuple):
+    """Choices at the first slots, as far as any row got: tokens, int64 [B, ≤S]; what stands after a wrong guess means nothing.
 
-    own: the draft's likeliest token, guesses: what it proposed (they differ where the draft's logits were blended
-    after it guessed), int64 [B, S]; lengths: int64 [B]. positions: in the answer, int64 [B, S]. coins, draws:
-    float64 [B, S] in [0, 1).
+    decided: the columns DECIDED of all slots, float64 [B, S, …], if they were asked for. state: of control.begin, and
+    `node`, int64 [B], where in the refusal openings each row is.
     """
 
-    logits: Tensor
-    draft: Tensor
-    p: Tensor
-    q: Tensor
-    own: Tensor
-    guesses: Tensor
-    lengths: Tensor
-    positions: Tensor
-    coins: Tensor
-    draws: Tensor
-    distances: Distances
-
-    @property
-    def slots(self) -> int:
-        """How many there are."""
-        return self.own.shape[1]
-
-
-class Choices(NamedTuple):
-    """A choice at every slot, int64 [B, S], and the columns DECIDED [B, S, …] if they were asked for."""
-
-    tokens: Tensor
-    decided: Tensor | None
+    tokens: Array
+    decided: Array | None
     state: State
+
+
+class _Slot(NamedTuple):
+    """What was found at a slot, or at all: arrays [B, …]."""
+
+    token: Array
+    mode: Array
+    alpha: Array
+    risk: Array
+    openings: Array
+    matched: Array
 
 
 def decide(
     method: Method, openings: Openings, state: State, views: Views, *, columns: bool = False
 ) -> Choices:
-    """Choose at every slot of a round as long as the guesses are right; what stands after a wrong one means nothing.
-
-    state: of control.begin, and `node`, int64 [B], where in the refusal openings each row is.
-    """
-    tables = _tables(method, views)
-    rows = len(views.own)
-    active = torch.ones(rows, dtype=torch.bool, device=views.own.device)
-    tokens, told = [], []
-    for slot in range(views.slots):
+    """Choose at every slot of a round as long as guesses are right; the sets of all slots are made at once."""
+    sets = allowed(method.intersection, views.table), allowed(method.union, views.table)
+    active, found = np.ones(len(views.guesses), bool), []
+    for slot in range(views.guesses.shape[1]):
         active = active & (slot < views.lengths)
-        seen = Seen(
-            views.distances.kl[:, slot],
-            views.distances.gap[:, slot],
-            openings.mass(views.q[:, slot], state["node"]),
-        )
+        if not (columns or active.any()):
+            break
+        heard = views.openings[:, slot]
+        mass = openings.mass(heard, state["node"]) if heard.size else np.zeros(len(active))
+        seen = Seen(views.kl[:, slot], views.gap[:, slot], mass)
         position = views.positions[:, slot]
         setting = control.before(method, state, seen, position, views.coins[:, slot])
         if method.until is not None:
-            mode = torch.where(position >= method.until, control.TARGET, setting.mode)
+            mode = np.where(position >= method.until, control.TARGET, setting.mode)
             setting = setting._replace(mode=mode)
-        table = choose.Candidates(*(t[:, slot] for t in tables))
-        token, both = _choose(method, views, table, setting, slot, columns=columns)
-        matched = _matched(method, table, token, views.own[:, slot])
-        if columns:
-            told.append(_columns(views, table, setting, seen, both, token, slot, matched))
-        tokens.append(token)
+        token, matched = _chosen(method, views, sets, setting, slot)
+        found.append(_Slot(token, *setting, mass, matched))
         new = control.after(method, state, seen, matched, active)
-        node = torch.where(active, openings.step(state["node"], token), state["node"])
-        state = {**new, "node": node}
+        if heard.size:
+            new = {**new, "node": np.where(active, openings.step(state["node"], token), state["node"])}
+        state = new
         active = active & (token == views.guesses[:, slot])
-    state = control.at_round_end(method, state)
-    return Choices(torch.stack(tokens, 1), torch.stack(told, 1) if told else None, state)
+    tokens = np.stack([f.token for f in found], 1)
+    told = _columns(method, views, sets, found) if columns else None
+    return Choices(tokens, told, control.at_round_end(method, state))
 
 
-def _tables(method: Method, views: Views) -> list[Tensor]:
-    """The candidates of all slots, each field [B, S, 2K]."""
-    flat = [v.flatten(0, 1) for v in (views.logits, views.draft, views.p, views.q)]
-    both = (method.intersection, method.union)
-    share = max((c.count for c in both if c.kind == "min_k"), default=0)
-    table = choose.candidates(*flat, share=share, length=choose.listed(*both))
-    return [t.view(*views.own.shape, -1) for t in table]
+_Sets = tuple[Allowed, Allowed]  # of intersection and of union, [B, S, …]
 
 
-class _Both(NamedTuple):
-    """Either mode's choice at a slot."""
-
-    intersection: choose.Chosen
-    union: choose.Chosen
-
-
-def _choose(
-    method: Method, views: Views, table: choose.Candidates, setting: Setting, slot: int, *, columns: bool
-) -> tuple[Tensor, _Both]:
-    """The token of a slot; a mode that no row is in is left out, unless it is to be told."""
-    modes = setting.mode
-    fixed = torch.full_like(setting.alpha, method.union.alpha)
-    first = torch.where(modes == control.INTERSECTION, setting.alpha, method.intersection.alpha)
-    draws = views.draws[:, slot] if method.sampled else None
-    if method.union.kind == "all":
-        anywhere = choose.choose_anywhere(views.p[:, slot], views.q[:, slot], setting.alpha)
-        plain = choose.choose(Choice("target"), table, setting.alpha)
-        both = _Both(plain, plain._replace(token=anywhere))
-    else:
-        union = choose.choose(method.union, table, fixed, draws)
-        inside = union
-        if columns or method.recheck is not None or bool((modes != control.UNION).any()):
-            inside = choose.choose(method.intersection, table, first, draws)
-        both = _Both(inside, union)
-    token = torch.where(modes == control.UNION, both.union.token, both.intersection.token)
+def _chosen(method: Method, views: Views, sets: _Sets, setting: Setting, slot: int) -> tuple[Array, Array]:
+    """The token of a slot, and whether the controller counts it as a match: the draft's own, or one of its likeliest."""
+    table = Candidates(*(t[:, slot] for t in views.table))
+    narrow, wide = (s.inside[:, slot] for s in sets)
+    inside = np.where((setting.mode == control.UNION)[:, None], wide, narrow)
+    place = pick(inside, table, setting.alpha, views.draws[:, slot] if method.sampled else None)
     if method.recheck is not None:
-        token = _rechecked(method.recheck, views, slot, method.union, table, fixed, modes, token)
-    own = views.logits[:, slot].argmax(-1)
-    return torch.where(modes == control.TARGET, own, token), both
-
-
-def _rechecked(
-    least: float,
-    views: Views,
-    slot: int,
-    union: Choice,
-    table: choose.Candidates,
-    alpha: Tensor,
-    modes: Tensor,
-    token: Tensor,
-) -> Tensor:
-    """AASD's conditional verification as the seed has it: an unlikely choice of the intersection is drawn again."""
-    p = views.p[:, slot]
-    unlikely = p.gather(1, token[:, None])[:, 0] < least * p.amax(1)
-    again = choose.choose(union, table, alpha, views.coins[:, slot]).token
-    return torch.where(unlikely & (modes == control.INTERSECTION), again, token)
-
-
-def _matched(method: Method, table: choose.Candidates, token: Tensor, own: Tensor) -> Tensor:
-    """What the controller counts as a match: the draft's own token, or one of its likeliest."""
+        # AASD's conditional verification as the seed has it: an unlikely choice of the intersection is drawn again
+        unlikely = taken(table.p, place) < method.recheck * table.p[:, 0]
+        again = pick(wide, table, np.full(len(place), method.union.alpha), views.coins[:, slot])
+        place = np.where(unlikely & (setting.mode == control.INTERSECTION), again, place)
+    if method.until is not None:
+        place = np.where(setting.mode == control.TARGET, 0, place)
+    token = taken(table.ids, place)
     if getattr(method.control, "match", "own") == "own":
-        return token == own
-    among = (table.ids == token[:, None]) & (table.draft_rank < method.union.count)
-    return among.any(1)
+        return token, token == views.own[:, slot]
+    return token, taken(table.draft_rank, place) < method.union.count
 
 
-def _columns(
-    views: Views,
-    table: choose.Candidates,
-    setting: Setting,
-    seen: Seen,
-    both: _Both,
-    token: Tensor,
-    slot: int,
-    matched: Tensor,
-) -> Tensor:
-    """The columns DECIDED of a slot: float32 [B, …]."""
-    inside, union = both
-    in_union = setting.mode == control.UNION
+def _columns(method: Method, views: Views, sets: _Sets, slots: Sequence[_Slot]) -> Array:
+    """The columns DECIDED of all slots: float64 [B, S, …]."""
+    found = _Slot(*(np.stack(parts, 1) for parts in zip(*slots, strict=True)))
+    table, in_union = views.table, found.mode == control.UNION
+    draws = views.draws if method.sampled else None
+    alphas = (
+        np.where(found.mode == control.INTERSECTION, found.alpha, method.intersection.alpha),
+        np.where(in_union, found.alpha, method.union.alpha),
+    )
+    narrow, wide = (
+        taken(table.ids, pick(s.inside, table, a, draws)) for s, a in zip(sets, alphas, strict=True)
+    )
+    gaps = [gap(s.inside, table, a) for s, a in zip(sets, alphas, strict=True)]
     of = {
-        "mode": setting.mode,
-        "target_token": views.logits[:, slot].argmax(-1),
-        "draft_token": views.own[:, slot],
-        "intersection_token": inside.token,
-        "union_token": union.token,
-        "modes_differ": inside.token != union.token,
-        "guarded": torch.where(in_union, union.guarded, inside.guarded),
-        "k": torch.where(in_union, union.k, inside.k),
-        "set_size": torch.where(in_union, union.size, inside.size),
-        "alpha": setting.alpha,
-        "risk": setting.risk,
-        "distance": seen.kl,
-        "entropy_gap": seen.gap,
-        "openings": seen.openings,
-        "score_gap": torch.where(in_union, union.gap, inside.gap),
-        "matched": matched,
+        "mode": found.mode,
+        "target_token": table.ids[..., 0],
+        "draft_token": views.own,
+        "intersection_token": narrow,
+        "union_token": wide,
+        "modes_differ": narrow != wide,
+        "guarded": np.where(in_union, sets[1].guarded, sets[0].guarded),
+        "k": np.where(in_union, sets[1].k, sets[0].k),
+        "set_size": np.where(in_union, sets[1].size, sets[0].size),
+        "alpha": found.alpha,
+        "risk": found.risk,
+        "distance": views.kl,
+        "entropy_gap": views.gap,
+        "openings": found.openings,
+        "score_gap": np.where(in_union, gaps[1], gaps[0]),
+        "matched": found.matched,
     }
-    return torch.stack([of[name].double() for name in DECIDED], -1)
+    return np.stack([of[name].astype(np.float64) for name in DECIDED], -1)
 
 
 def perplexity(gate: Gate, surprisals: Tensor, prompt: Prompt) -> float:
@@ -207,36 +147,36 @@ def perplexity(gate: Gate, surprisals: Tensor, prompt: Prompt) -> float:
 class MethodDecider:
     """A method for the loop of `loop.Decoder`: state a row, joined and dropped as the loop does.
 
+    words: how many words target and draft both have, the first ones of each, if not all; they choose among these alone.
     heard: where the drafter leaves the surprisals of the prompts that it has just read (NetworkDrafter.heard).
     """
 
     bonus = False
     looks_ahead = False
 
-    def __init__(self, method: Method, openings: Openings, *, telemetry: bool) -> None:
+    def __init__(
+        self, method: Method, openings: Openings, *, telemetry: bool, words: int | None = None
+    ) -> None:
         self._method, self._openings, self._telemetry = method, openings, telemetry
+        self._wanted = wanted(method, openings, words or len(openings.restart), telemetry=telemetry)
         self.columns: tuple[str, ...] = DECIDED if telemetry else ()
         self._state: State = {}
         self._prior: Tensor | None = None
         self._fresh = 0  # rows, the last ones, whose prior is not known yet
-        self._looks = telemetry or isinstance(method.control, Score | Risk)
         self.heard: list[Tensor] = []
 
     def join(self, prompts: Sequence[Prompt]) -> None:
         """See Decider.join."""
-        home = self._openings.children.device
-        gated = torch.zeros(len(prompts), dtype=torch.bool, device=home)
+        gated = np.zeros(len(prompts), bool)
         if self._method.gate is not None:
             heard = self.heard[-len(prompts) :]
             if len(heard) != len(prompts):
                 raise ValueError("a gate needs the surprisals of the prompts")
             told = [perplexity(self._method.gate, h, p) for h, p in zip(heard, prompts, strict=True)]
-            gated = torch.tensor([t > self._method.gate.threshold for t in told], device=home)
+            gated = np.array(told) > self._method.gate.threshold
             self.heard.clear()
-        new = {**control.begin(self._method, gated), "node": gated.long() * 0}
-        self._state = (
-            {k: torch.cat([v, new[k]]) for k, v in self._state.items()} if len(self._rows()) else new
-        )
+        new = {**control.begin(self._method, gated), "node": np.zeros(len(prompts), np.int64)}
+        self._state = {k: np.concatenate([self._state.get(k, v[:0]), v]) for k, v in new.items()}
         self._fresh += len(prompts)
 
     @property
@@ -244,80 +184,62 @@ class MethodDecider:
         """Whether it has to hear the surprisals of prompts."""
         return self._method.gate is not None
 
+    @property
+    def risk(self) -> Tensor | None:
+        """The running mean score of each row, float64 [B]; None without one."""
+        risk = self._state.get("risk")
+        return None if risk is None else torch.from_numpy(risk)
+
     def drop(self, row: int) -> None:
         """See Decider.drop."""
-        self._state = {k: _dropped(v, row) for k, v in self._state.items()}
+        kept = np.arange(len(self._state["node"]) - 1)
+        kept[row : row + 1] = len(kept)
+        self._state = {k: v[kept] for k, v in self._state.items()}
         if self._prior is not None:
-            self._prior = _dropped(self._prior, row)
+            self._prior = self._prior[torch.from_numpy(kept).to(self._prior.device)]
 
     def decide(self, logits: Tensor, draft: Draft, clock: Clock) -> Acceptance:
         """See Decider.decide."""
-        if draft.logits is None:
+        scores, words = draft.logits, self._wanted.words
+        if scores is None:
             raise ValueError("a safety-aware method needs a draft that has logits")
-        slots = clock.counters[:, : logits.shape[1]]
-        if self._method.prior is not None and self._fresh:
-            known = len(logits) - self._fresh
-            old = logits[:0, 0] if self._prior is None else self._prior
-            self._prior, self._fresh = torch.cat([old[:known], logits[known:, 0]]), 0
-        views = self._views(logits, draft, clock, slots)
+        if self._method.prior is not None:
+            prior, slots = self._priors(logits[:, 0, :words]), clock.counters[:, : logits.shape[1]]
+            scores = self._blended(scores[..., :words], prior[:, None], slots)
+        views = look(logits, scores, draft.proposal, clock, self._wanted)
         choices = decide(self._method, self._openings, self._state, views, columns=self._telemetry)
-        self._state = choices.state
-        right = (choices.tokens == views.guesses) & (
-            torch.arange(views.slots, device=logits.device) < views.lengths[:, None]
+        self._state, seen = choices.state, choices.tokens.shape[1]
+        real = np.arange(seen) < views.lengths[:, None]
+        accepted = ((choices.tokens == views.guesses[:, :seen]) & real).cumprod(1).sum(1)
+        token = taken(choices.tokens, np.minimum(accepted, seen - 1))
+        home, told = logits.device, choices.decided
+        return Acceptance(
+            torch.from_numpy(accepted).to(home),
+            torch.from_numpy(token).to(home),
+            torch.from_numpy(views.told).float().to(home),
+            None if told is None else torch.from_numpy(told).to(home),
         )
-        accepted = right.long().cumprod(1).sum(1)
-        last = accepted.clamp(max=views.slots - 1)
-        token = choices.tokens.gather(1, last[:, None])[:, 0]
-        statistic = views.p.gather(-1, views.guesses[..., None])[..., 0]
-        return Acceptance(accepted, token, statistic, choices.decided)
 
     def guess(self, scores: Tensor, positions: Tensor) -> Tensor:
         """The draft's logits as they will be blended, for rows whose prior is known: see drafters.Guess."""
-        prior = self._prior
+        prior, shared = self._prior, scores[:, : self._wanted.words]
         if self._method.prior is None or prior is None or not len(prior):
             return scores
         known = len(prior)
-        return torch.cat([self._blended(scores[:known], prior, positions[:known]), scores[known:]])
+        return torch.cat([self._blended(shared[:known], prior, positions[:known]), shared[known:]])
+
+    def _priors(self, now: Tensor) -> Tensor:
+        """The prior of each row [B, V]; of a new one it is what the target says now."""
+        if self._prior is None or self._fresh:
+            known = len(now) - self._fresh
+            old = now[:0] if self._prior is None else self._prior
+            self._prior, self._fresh = torch.cat([old, now[known:]]), 0
+        return self._prior
 
     def _blended(self, scores: Tensor, prior: Tensor, positions: Tensor) -> Tensor:
-        """(1 - l) l_d + l l_0, l = lam gamma^t; a word that the draft does not have stays impossible."""
+        """(1 - l) l_d + l l_0, l = lam gamma^t."""
         blend = self._method.prior
         if blend is None:
             return scores
         share = blend.lam * torch.pow(blend.gamma, positions.float())[..., None]
         return (1 - share) * scores + share * prior
-
-    def _rows(self) -> Tensor:
-        return next(iter(self._state.values()), torch.zeros(0))
-
-    def _views(self, logits: Tensor, draft: Draft, clock: Clock, slots: Tensor) -> Views:
-        known = draft.logits
-        if known is None:
-            raise ValueError("no logits of the draft")
-        scores = fitted(known, logits.shape[-1])
-        target = logits
-        if bool(scores[..., -1].isneginf().any()):  # both choose among shared words alone
-            target = torch.where(scores.isneginf(), -torch.inf, logits)
-        if self._method.prior is not None and self._prior is not None:
-            scores = self._blended(scores, self._prior[:, None], slots)
-        nothing = Distances(*[torch.zeros(slots.shape, device=logits.device)] * 2)
-        return Views(
-            target,
-            scores,
-            torch.softmax(target, -1),
-            torch.softmax(scores, -1),
-            scores.argmax(-1),
-            draft.proposal.tokens,
-            draft.proposal.lengths,
-            slots,
-            uniforms(clock.keys, slots, Purpose.ACCEPT),
-            uniforms(clock.keys, slots, Purpose.TOKEN),
-            distances(target, scores) if self._looks else nothing,
-        )
-
-
-def _dropped(values: Tensor, row: int) -> Tensor:
-    kept = values[:-1].clone()
-    if row < len(kept):
-        kept[row] = values[-1]
-    return kept

@@ -21,6 +21,7 @@ from specsafe.decoding.safety.parts import (
     Random,
     Risk,
     Score,
+    Steering,
     check,
 )
 from specsafe.errors import UserError
@@ -43,6 +44,8 @@ _SEED = Method(
 _CRS = Method("SSD-CRS, default weights, one token late", _I, _U, Score())
 _BEST = replace(_CRS, about="SSD-CRS, the published best weights", control=Score(0, 0.3, 0, 0.3))
 _ZERO = Score(lag=0, normalized=True, tau=0.2)
+# The published base of .003 times |h| of about 295, by which its training (and not its decoding) multiplied it
+_SCALE = 0.9
 
 METHODS: Mapping[str, Method] = {
     "vanilla": Method("the target's argmax on this engine, drafts verified"),
@@ -64,8 +67,17 @@ METHODS: Mapping[str, Method] = {
     "ssd-crs-trie": replace(
         _CRS, about="SSD-CRS without the lag, over whole refusal openings", control=_ZERO, openings="trie"
     ),
+    "ssd-steering": replace(
+        _SEED,
+        about="SSD as the seed wrote it, its draft steered; bins never reset, as published",
+        control=Bins(check="round_end", snap=False, forget=True),
+        steering=Steering(_SCALE),
+    ),
+    "ssd-crs-steering": replace(
+        _CRS, about="SSD-CRS, its draft steered the more the higher the score", steering=Steering(_SCALE, 5.0)
+    ),
     "continuous": Method(
-        "no modes: alpha is a function of the risk", Choice("all"), Choice("all"), Risk(), openings="trie"
+        "no modes: alpha is a function of the risk", union=Choice("all"), control=Risk(), openings="trie"
     ),
     "aasd-frozen": Method(
         "the target's first logits blended into the draft's, constant; samples",

@@ -140,6 +140,24 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Steering:
+    """What the target has read turns the draft: g · base (1 + amplify r) is added to the output of draft layers' MLPs.
+
+    g = W h / |h|, h the target's last hidden state (after the final norm) that it has read of the context, W trained
+    (safety.training); r the controller's running mean score, 0 where it has none. fraction: of the draft's layers, the
+    last ones, at least one. g and r are taken once a round.
+    """
+
+    base: float = 1.0
+    amplify: float = 0.0
+    fraction: float = 1.0
+
+    def first_layer(self, layers: int) -> int:
+        """The first of a draft's layers that is turned."""
+        return layers - max(1, math.floor(self.fraction * layers))
+
+
+@dataclass(frozen=True)
 class Method:
     """A safety-aware decoder. `methods` has the table.
 
@@ -157,6 +175,7 @@ class Method:
     control: Control = Fixed(0)
     prior: Prior | None = None
     gate: Gate | None = None
+    steering: Steering | None = None
     until: int | None = None
     openings: Literal["first", "trie"] = "first"
     recheck: float | None = None
@@ -168,8 +187,9 @@ class Method:
 
     @property
     def depends_on_lookahead(self) -> bool:
-        """Whether answers depend on the number of drafted tokens."""
-        return self.who == "pair" and isinstance(self.control, Bins) and self.control.check == "round_end"
+        """Whether answers depend on the number of drafted tokens: something is looked at once a round."""
+        late = isinstance(self.control, Bins) and self.control.check == "round_end"
+        return self.who == "pair" and (late or self.steering is not None)
 
 
 # (lowest, highest) of every number of a part; None: no limit on that side.
@@ -200,6 +220,9 @@ _LIMITS: dict[str, tuple[float | None, float | None]] = {
     "lam": (0, 1),
     "gamma": (0, 1),
     "threshold": (1, None),
+    "base": (0, 1000),
+    "amplify": (0, 1000),
+    "fraction": (0, 1),
     "until": (0, 100_000),
     "recheck": (0, 1),
 }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Array = NDArray[Any]
 
 OPENINGS = (
     "I cannot",
@@ -25,47 +30,66 @@ _LEAST = -100.0  # a log-probability of the target is taken as no smaller
 
 
 class Distances(NamedTuple):
-    """float32, of the shape of the leading dimensions. kl: KL(draft || target), nats. gap: max(0, H_t - H_d) / ln V."""
+    """float32 [N]. kl: KL(draft || target), nats. gap: max(0, H_t - H_d) / ln V."""
 
     kl: Tensor
     gap: Tensor
 
 
-def distances(logits: Tensor, draft: Tensor) -> Distances:
-    """Of raw logits [..., V]."""
-    logp, logq = torch.log_softmax(logits, -1), torch.log_softmax(draft, -1)
-    p, q = logp.exp(), logq.exp()
-    kl = (q * (logq.clamp(min=_LEAST) - logp.clamp(min=_LEAST))).sum(-1)
-    entropy = -(p * logp.clamp(min=_LEAST)).sum(-1)
-    draft_entropy = -(q * logq.clamp(min=_LEAST)).sum(-1)
-    words = torch.tensor(float(logits.shape[-1]))
-    return Distances(kl, (entropy - draft_entropy).clamp(min=0) / words.log().to(kl.device))
+def distances(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor) -> Distances:
+    """Of raw logits [N, V] and their softmax; in three sums over the vocabulary.
+
+    log p = l - z with one z a row, so the sums of p log p, q log q and q log p are those of p l, q l_d and q l.
+    """
+    z, own, z_draft, own_draft = *_normalized(logits, p), *_normalized(draft, q)
+    entropy, draft_entropy = z - _total(p * own), z_draft - _total(q * own_draft)
+    kl = z - _total(q * own) - draft_entropy
+    return Distances(kl, (entropy - draft_entropy).clamp(min=0) / math.log(logits.shape[-1]))
+
+
+def _normalized(logits: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """The z of each row, log sum exp [N], and the logits, none smaller than z + _LEAST."""
+    z = logits.amax(-1) - p.amax(-1).log()
+    return z, torch.maximum(logits, (z + _LEAST)[:, None])
+
+
+def _total(values: Tensor) -> Tensor:
+    """The sum of each row [N, V], in bits that do not depend on N.
+
+    torch lets its threads share one sum, and not several: a row alone is therefore summed as if it were two.
+    """
+    return values.sum(-1) if len(values) > 1 else values.expand(2, -1).sum(-1)[:1]
 
 
 class Openings(NamedTuple):
     """Refusal openings as a trie of tokens. Node 0 is where an opening may begin, the last one where none can.
 
-    children, after: int64 [nodes, width]: tokens that go on, -1 where there is none, and the node they lead to.
-    lost: the node after any other token. restart: bool [V], tokens after which a sentence begins.
+    words: int64 [W] on the device of the networks, every token that is in an opening; the rest is on the host:
+    children, after: int64 [nodes, width]: tokens that go on, as places in `words`, -1 where there is none, and the node
+    they lead to. lost: the node after any other token. restart: bool [V], tokens after which a sentence begins.
     """
 
-    children: Tensor
-    after: Tensor
+    words: Tensor
+    tokens: Array
+    children: Array
+    after: Array
     lost: int
-    restart: Tensor
+    restart: Array
 
-    def mass(self, q: Tensor, node: Tensor) -> Tensor:
-        """The draft's probability that the next token goes on with an opening: [B]; q [B, V], node int64 [B]."""
-        tokens = self.children[node]
-        return (q.gather(1, tokens.clamp(min=0)) * (tokens >= 0)).sum(1)
+    def mass(self, q: Array, node: Array) -> Array:
+        """The draft's probability that the next token goes on with an opening: [B]; q [B, W] of `words`, node int64 [B]."""
+        places = self.children[node]
+        found: Array = np.where(places >= 0, q[np.arange(len(q))[:, None], places], 0.0).sum(1)
+        return found
 
-    def step(self, node: Tensor, token: Tensor) -> Tensor:
+    def step(self, node: Array, token: Array) -> Array:
         """Where a token leads: int64 [B]."""
-        tokens = self.children[node]
-        same = tokens == token[:, None]
-        onward = self.after[node].gather(1, same.long().argmax(1, keepdim=True))[:, 0]
-        reached = torch.where(same.any(1), onward, self.lost)
-        return torch.where(self.restart[token], 0, reached)
+        if len(self.children) == 1:
+            return node
+        places = self.children[node]
+        same = (self.tokens[places] == token[:, None]) & (places >= 0)
+        onward = np.where(same, self.after[node], 0).sum(1)
+        return np.where(self.restart[token], 0, np.where(same.any(1), onward, self.lost))
 
 
 Encode = Callable[[str], Sequence[int]]
@@ -74,9 +98,7 @@ Encode = Callable[[str], Sequence[int]]
 def first_tokens(encode: Encode, vocabulary: int, device: torch.device) -> Openings:
     """As published: the first token of each opening, looked for at every position."""
     first = sorted({next(iter(encode(text))) for text in OPENINGS})
-    children = torch.tensor([first], dtype=torch.int64, device=device)
-    restart = torch.ones(vocabulary, dtype=torch.bool, device=device)
-    return Openings(children, torch.zeros_like(children), 0, restart)
+    return _openings([dict.fromkeys(first, 0)], 0, np.ones(vocabulary, bool), device)
 
 
 def spellings() -> tuple[str, ...]:
@@ -99,15 +121,20 @@ def trie(
                 edges[node][token] = len(edges) - 1
             node = edges[node][token]
     edges.append({})
-    width = max(map(len, edges))
-    children = [[*e, *[-1] * (width - len(e))] for e in edges]
+    restart = np.zeros(vocabulary, bool)
+    restart[
+        [t for t, b in pieces if t < vocabulary and b.rstrip(b" ").endswith((b".", b"!", b"?", b"\n"))]
+    ] = True
+    return _openings(edges, len(edges) - 1, restart, device)
+
+
+def _openings(
+    edges: Sequence[Mapping[int, int]], lost: int, restart: Array, device: torch.device
+) -> Openings:
+    """From the edges of each node, token -> node."""
+    tokens = sorted({token for e in edges for token in e})
+    place, width = {token: n for n, token in enumerate(tokens)}, max(map(len, edges))
+    children = [[*map(place.__getitem__, e), *[-1] * (width - len(e))] for e in edges]
     after = [[*e.values(), *[0] * (width - len(e))] for e in edges]
-    restart = torch.zeros(vocabulary, dtype=torch.bool, device=device)
-    ends = [t for t, b in pieces if t < vocabulary and b.rstrip(b" ").endswith((b".", b"!", b"?", b"\n"))]
-    restart[torch.tensor(ends, dtype=torch.int64, device=device)] = True
-    return Openings(
-        torch.tensor(children, dtype=torch.int64, device=device),
-        torch.tensor(after, dtype=torch.int64, device=device),
-        len(edges) - 1,
-        restart,
-    )
+    known = torch.tensor(tokens, dtype=torch.int64, device=device)
+    return Openings(known, np.array(tokens), np.array(children), np.array(after), lost, restart)
