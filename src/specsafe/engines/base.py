@@ -35,7 +35,8 @@ class Sample:
     accepted_at: rounds in which at least 1, 2, … draft tokens were accepted, of `rounds` rounds. letters:
     log-probabilities of the option letters as first token, where the stack told them. columns: telemetry, a value
     an emitted token (decoding.telemetry.COLUMNS), None where there was nothing to measure. seconds: decoding time as the engine measured it, prefill apart.
-    proved: an audit showed that the arm would say this; nothing was decoded.
+    proved: an audit showed that the arm would say this; nothing was decoded. failed_attempts: why a server had to be
+    asked again, one reason an attempt.
     """
 
     item: str
@@ -54,6 +55,7 @@ class Sample:
     prefill_seconds: float | None = None
     seconds: float | None = None
     proved: bool = False
+    failed_attempts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,21 @@ def planned(result: ScreenResult) -> Section:
                 numbers=False,
             )
         )
+    blocks += _retried(result.arms)
     return Section("planned", "Planned against actual", tuple(blocks))
+
+
+def _retried(arms: Sequence[ArmSummary]) -> list[Block]:
+    """Answers that a server gave only when it was asked again."""
+    retried = [(a.role, r) for a in arms for r in a.retried]
+    if not retried:
+        return []
+    rows = tuple(
+        Row((cut(r.item, SHORT), role, str(len(r.reasons)), cut("; ".join(r.reasons), SHORT)))
+        for role, r in retried[:_LISTED]
+    )
+    caption = f"Answers after failed attempts{_more(len(retried))}"
+    return [Table(caption=caption, head=("item", "arm", "failed attempts", "why"), rows=rows, numbers=False)]
 
 
 def _proved(arm: ArmSummary) -> str:
