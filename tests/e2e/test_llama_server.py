@@ -27,7 +27,7 @@ def servers():
 
 def test_a_check_up_tells_the_two_apart(servers, run):
     for url, plays, moved in zip(servers, ("target", "speculative"), (False, True), strict=True):
-        done = run("doctor", "--engine", f"kind=openai,url={url},max_tokens=12", "--json")
+        done = run("doctor", "--engine", f"kind=openai,url={url},max_tokens=6", "--json")
         found = json.loads(done.stdout)["result"]
         assert done.returncode == 0, found
         assert (found["plays"], found["counters_moved"]) == (plays, moved)
@@ -37,7 +37,7 @@ def test_a_check_up_tells_the_two_apart(servers, run):
 
 
 def test_a_real_pair_is_screened_and_answers_as_it_does_in_process(servers, run, tmp_path):
-    battery, (target, fast) = write_battery(tmp_path / "small.jsonl", 3), servers
+    battery, (target, fast) = write_battery(tmp_path / "small.jsonl", 2), servers
     done = run(
         *("screen", "--battery", battery, "--out", "out", "--json"),
         *("--target", f"kind=openai,url={target},max_tokens=10,concurrency=1"),
@@ -47,8 +47,8 @@ def test_a_real_pair_is_screened_and_answers_as_it_does_in_process(servers, run,
     assert done.returncode == 4, done.stderr
     assert result["exactness"]["verdict"] == "EXACT"
     assert {a["role"]: a["answered"] for a in result["arms"]}.items() >= {
-        "target": 9,
-        "speculative": 9,
+        "target": 6,
+        "speculative": 6,
     }.items()
     acceptance = next(a for a in result["arms"] if a["role"] == "speculative")["acceptance"]["all"]
     assert acceptance["n"] > acceptance["k"] > 0
