@@ -178,7 +178,7 @@ def test_every_command_and_flag_that_is_named_exists(page):
 def foreign(text):
     """A line of another program."""
     return (
-        re.match(r"\s*(?:- run: )?(?:pip|git|mkdocs|python -m (?:pytest|pip|venv)|pytest|ruff|make) ", text)
+        re.match(r"\s*(?:- run: )?(?:pip|git|hf|mkdocs|python -m (?:pytest|pip|venv)|pytest|ruff|make) ", text)
         is not None
     )
 
