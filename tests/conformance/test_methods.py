@@ -15,11 +15,12 @@ from toys import CPU, Recorder, drafts_of, model, network, plan, prompts, stoppe
 from specsafe.decoding.drafters import NetworkDrafter, fitted
 from specsafe.decoding.loop import Answer, Decoder, Plan, Prompt, Stopped
 from specsafe.decoding.rules import Agreement
+from specsafe.decoding.safety import decider as deciding
+from specsafe.decoding.safety import views
 from specsafe.decoding.safety.decider import DECIDED, MethodDecider
 from specsafe.decoding.safety.methods import METHODS, find
 from specsafe.decoding.safety.parts import Choice, Fixed, Method, Score
 from specsafe.decoding.safety.signals import Openings, distances, trie
-from specsafe.decoding.safety.views import Sight
 from specsafe.decoding.stack import Stack
 from specsafe.models.network import LlamaNetwork, Network
 
@@ -282,9 +283,8 @@ def test_answers_do_not_depend_on_how_long_the_lists_are_at_first(
     """A draft that has nothing to do with the target shares little with it, so that short lists have to grow."""
     other, lengths = network(model(5)), []
     whole = decode(METHODS[name], draft=other, telemetry=telemetry)
-    views = Sight.views
-    monkeypatch.setattr("specsafe.decoding.safety.views.listed", lambda *choices: 12)
-    monkeypatch.setattr(Sight, "views", lambda self, length: lengths.append(length) or views(self, length))
+    monkeypatch.setattr(views, "listed", lambda *choices: 12)
+    monkeypatch.setattr(deciding, "look", lambda *given: lengths.append(given[-1]) or views.look(*given))
     again = decode(METHODS[name], draft=other, telemetry=telemetry)
     assert said(again) == said(whole)
     assert {i: str(a.columns) for i, a in again.items()} == {i: str(a.columns) for i, a in whole.items()}

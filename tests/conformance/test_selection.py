@@ -15,7 +15,7 @@ from specsafe.decoding.safety.choose import Allowed, allowed, candidates, gap, p
 from specsafe.decoding.safety.methods import METHODS, find
 from specsafe.decoding.safety.parts import Choice, Method
 from specsafe.decoding.safety.signals import Openings, distances, first_tokens, spellings, trie
-from specsafe.decoding.safety.views import Sight, Views, likeliest, wanted
+from specsafe.decoding.safety.views import Views, likeliest, look, wanted
 
 CPU = torch.device("cpu")
 NO_OPENINGS = first_tokens(lambda text: [0], 1, CPU)
@@ -52,9 +52,9 @@ def seen(choice: Choice, pair: Pair) -> tuple[Views, Allowed]:
     proposal = Proposal(torch.zeros((rows, 1), dtype=torch.int64), torch.ones(rows, dtype=torch.int64))
     clock = Clock(torch.arange(rows), torch.zeros((rows, 2), dtype=torch.int64))
     want = wanted(Method("", choice, choice), NO_OPENINGS, words, telemetry=False)
-    sight, length = Sight(pair[0][:, None], pair[1][:, None], proposal, clock, want), want.length
+    length = want.length
     while True:
-        views = sight.views(length)
+        views = look(pair[0][:, None], pair[1][:, None], proposal, clock, want, length)
         sets = allowed(choice, views.table)
         if not (sets.short | views.tied).any():
             return views, sets
@@ -188,7 +188,7 @@ def test_distances_of_a_row_do_not_depend_on_how_many_there_are() -> None:
             logits, draft = (x[rows, None] for x in pair)
             proposal = Proposal(draft.argmax(-1), torch.ones(len(draft), dtype=torch.int64))
             clock = Clock(torch.arange(35)[rows], torch.zeros((35, 2), dtype=torch.int64)[rows])
-            return Sight(logits, draft, proposal, clock, want).views(32)
+            return look(logits, draft, proposal, clock, want, 32)
 
         whole = part(slice(None))
         for rows in (slice(0, 1), slice(17, 18), slice(4, 7), slice(20, 35)):
@@ -210,11 +210,11 @@ def test_only_what_a_method_uses_is_computed() -> None:
         return want.length, want.distances, len(want.openings) > 0, want.coins
 
     assert used("vanilla") == (1, False, False, False)
-    assert used("ssd") == used("safedecoding") == (96, False, False, False)
-    assert used("ssd-crs") == used("ssd-crs-best") == (96, True, True, False)
-    assert used("ssd-crs", openings=0) == (96, True, False, False)
-    assert used("ssd-crs", kl=0, entropy_gap=0) == (96, False, True, False)
-    assert used("random-mode") == (96, False, False, True)
+    assert used("ssd") == used("safedecoding") == (64, False, False, False)
+    assert used("ssd-crs") == used("ssd-crs-best") == (64, True, True, False)
+    assert used("ssd-crs", openings=0) == (64, True, False, False)
+    assert used("ssd-crs", kl=0, entropy_gap=0) == (64, False, True, False)
+    assert used("random-mode") == (64, False, False, True)
     assert used("aasd-frozen") == (10, False, False, True)
     assert used("continuous") == (32, True, True, False)
 

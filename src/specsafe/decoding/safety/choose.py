@@ -17,7 +17,7 @@ from specsafe.decoding.safety.parts import Choice
 
 Array = NDArray[Any]
 FAR = 1 << 40  # the rank of a token that is not on a list
-_LISTED = 96  # drafts that were cut and not trained share ten tokens of so many mostly, others of 32
+_LISTED = 64  # good drafts share ten tokens of their first 32, most others of so many
 _FLOOR = 1e-8  # least weight of a candidate in a draw (SafeDecoding's clamp)
 _ID_BITS = 32
 
@@ -51,7 +51,7 @@ class Allowed(NamedTuple):
 
 def listed(*choices: Choice) -> int:
     """How many candidates of each model are listed at first."""
-    lengths = {"target": 1, "all": _LISTED // 3}
+    lengths = {"target": 1, "all": _LISTED // 2}
     lengths |= {"min_k": max(_LISTED, 2 * max(c.count for c in choices))}
     return max(lengths.get(c.kind, max(c.count, c.guard)) for c in choices)
 

@@ -17,7 +17,7 @@ from specsafe.decoding.safety.choose import Allowed, Array, Candidates, allowed,
 from specsafe.decoding.safety.control import Seen, Setting, State
 from specsafe.decoding.safety.parts import Gate, Method
 from specsafe.decoding.safety.signals import Openings
-from specsafe.decoding.safety.views import Sight, Views, wanted
+from specsafe.decoding.safety.views import Views, look, wanted
 
 # mode: 0 intersection, 1 union, 2 the target alone. *_token: what each would have chosen. risk: the score that decided.
 DECIDED = (
@@ -214,10 +214,10 @@ class MethodDecider:
         if self._method.prior is not None:
             prior, slots = self._priors(logits[:, 0, :words]), clock.counters[:, : logits.shape[1]]
             scores = self._blended(scores[..., :words], prior[:, None], slots)
-        sight, length, choices = Sight(logits, scores, draft.proposal, clock, self._wanted), 0, None
+        length, choices = 0, None
         while choices is None:
             length = min(4 * length or self._wanted.length, words)
-            views = sight.views(length)
+            views = look(logits, scores, draft.proposal, clock, self._wanted, length)
             choices = decide(self._method, self._openings, self._state, views, columns=self._telemetry)
         self._state, seen = choices.state, choices.tokens.shape[1]
         real = np.arange(seen) < views.lengths[:, None]

@@ -81,63 +81,41 @@ def wanted(method: Method, openings: Openings, words: int, *, telemetry: bool) -
     return Wanted(min(length, words), words, telemetry or far, tokens, coins)
 
 
-class _Part(NamedTuple):
-    """Some positions, where their logits are: float32 [N, V], and single columns float64 [N, 8]."""
+def look(logits: Tensor, draft: Tensor, proposal: Proposal, clock: Clock, want: Wanted, length: int) -> Views:
+    """Look at logits of target and draft, float32 [B, S, V or more], and bring all to the host in one transfer.
 
-    logits: Tensor
-    draft: Tensor
-    p: Tensor
-    q: Tensor
-    columns: Tensor
-
-
-class Sight:
-    """All slots of a round, where their logits are."""
-
-    def __init__(self, logits: Tensor, draft: Tensor, proposal: Proposal, clock: Clock, want: Wanted) -> None:
-        """logits, draft: float32 [B, S, V or more]."""
-        self._want, self._shape = want, logits.shape[:2]
-        flat = [x[..., : want.words].flatten(0, 1) for x in (logits, draft)]
-        rest = _rest(proposal, clock, logits.shape[1], want)
-        parts = zip(*(torch.split(x, _ROWS) for x in (*flat, rest)), strict=True)
-        self._parts = [_part(t, d, r, want) for t, d, r in parts]
-
-    def views(self, length: int) -> Views:
-        """Everything on the host in one transfer, with lists of some length, at most V."""
-        host = torch.cat([_told(part, self._want, length) for part in self._parts]).cpu().numpy()
-        host, cuts = (
-            host.reshape(*self._shape, -1),
-            (0, 2 * length, 4 * length, 6 * length, host.shape[1] - 9),
-        )
-        ids, p, q, openings = (host[..., a:b] for a, b in pairwise(cuts))
-        guesses, positions, lengths, coins, draws, told, kl, gap, tied = (host[..., n] for n in range(-9, 0))
-        guesses, positions, lengths = (x.astype(np.int64) for x in (guesses, positions, lengths[:, 0]))
-        table = candidates(ids.astype(np.int64), p, q)
-        return Views(table, tied > 0, guesses, told, kl, gap, openings, positions, coins, draws, lengths)
+    length: of the lists, at most V.
+    """
+    rows, slots, _ = logits.shape
+    flat = [x[..., : want.words].flatten(0, 1) for x in (logits, draft)]
+    parts = zip(*(torch.split(x, _ROWS) for x in (*flat, _rest(proposal, clock, slots, want))), strict=True)
+    host = torch.cat([_facts(t, d, r, want, length) for t, d, r in parts]).cpu().numpy()
+    cuts = (0, 2 * length, 4 * length, 6 * length, host.shape[1] - 9)
+    host = host.reshape(rows, slots, -1)
+    ids, p, q, openings = (host[..., a:b] for a, b in pairwise(cuts))
+    guesses, positions, lengths, coins, draws, told, kl, gap, tied = (host[..., n] for n in range(-9, 0))
+    guesses, positions, lengths = (x.astype(np.int64) for x in (guesses, positions, lengths[:, 0]))
+    table = candidates(ids.astype(np.int64), p, q)
+    return Views(table, tied > 0, guesses, told, kl, gap, openings, positions, coins, draws, lengths)
 
 
 def _rest(proposal: Proposal, clock: Clock, slots: int, want: Wanted) -> Tensor:
     """What needs no logits, float64 [N, 5], in which ids stay whole: guess, position, length, coin, draw."""
     positions = clock.counters[:, :slots]
     lengths, none = proposal.lengths[:, None].expand_as(positions), torch.zeros_like(positions)
-    random = [
-        uniforms(clock.keys, positions, p) if want.coins else none for p in (Purpose.ACCEPT, Purpose.TOKEN)
-    ]
+    purposes = (Purpose.ACCEPT, Purpose.TOKEN)
+    random = [uniforms(clock.keys, positions, p) if want.coins else none for p in purposes]
     return torch.stack([proposal.tokens, positions, lengths, *random], -1).flatten(0, 1).double()
 
 
-def _part(logits: Tensor, draft: Tensor, rest: Tensor, want: Wanted) -> _Part:
+def _facts(logits: Tensor, draft: Tensor, rest: Tensor, want: Wanted, length: int) -> Tensor:
+    """Of some positions [N, V]: ids, p, q of candidates, q of openings, then single columns: float64 [N, …]."""
+    ids, tied = likeliest(logits, draft, length)
     p, q = torch.softmax(logits, -1), torch.softmax(draft, -1)
+    far = distances(logits, draft, p, q) if want.distances else (torch.zeros_like(tied),) * 2
+    said = (p.gather(1, ids), q.gather(1, ids), q.index_select(1, want.openings))
     told = p.gather(1, rest[:, :1].long())
-    far = distances(logits, draft, p, q) if want.distances else (torch.zeros_like(told[:, 0]),) * 2
-    return _Part(logits, draft, p, q, torch.cat([rest, told, torch.stack(far, 1)], 1))
-
-
-def _told(part: _Part, want: Wanted, length: int) -> Tensor:
-    """Ids, p and q of the candidates, q of the openings, then single columns: float64 [N, …]."""
-    ids, tied = likeliest(part.logits, part.draft, length)
-    said = (part.p.gather(1, ids), part.q.gather(1, ids), part.q.index_select(1, want.openings))
-    return torch.cat([ids, *said, part.columns, tied[:, None]], 1)
+    return torch.cat([ids, *said, rest, told, torch.stack([*far, tied], 1)], 1)
 
 
 def likeliest(logits: Tensor, draft: Tensor, length: int) -> tuple[Tensor, Tensor]:
