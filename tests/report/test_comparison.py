@@ -112,7 +112,7 @@ def test_markdown_says_what_the_page_says(whole):
 
 
 def test_a_contrast_tells_difference_intervals_tests_and_the_other_reading():
-    other = {"worse": 2, "better": 9, "p": 0.065}
+    other = {"worse": 2, "better": 9, "p": 0.03, "holm": 0.4}
     hanging = contrast("vanilla", worse=1, better=12, holm=0.01, otherwise=other)
     result = make_comparison(FEW)
     changed = method("ssd-crs", contrasts=(hanging,))
@@ -128,7 +128,7 @@ def test_a_contrast_tells_difference_intervals_tests_and_the_other_reading():
         "[−10.0, +5.0]",  # bootstrap
         "0.0034",  # McNemar
         "0.01",  # Holm
-        "2 / 9, p = 0.065",  # read otherwise
+        "2 / 9, p = 0.03, Holm 0.4",  # read otherwise
         "ssd-crs, harmful compliance: hangs on how unreadable answers are read",
     ):
         assert expected in text, expected
@@ -137,10 +137,12 @@ def test_a_contrast_tells_difference_intervals_tests_and_the_other_reading():
 @pytest.mark.parametrize(
     ("holm", "other", "expected"),
     [
-        (0.01, {"worse": 1, "better": 12, "p": 0.003}, False),
-        (0.01, {"worse": 1, "better": 6, "p": 0.13}, True),
-        (0.01, {"worse": 12, "better": 1, "p": 0.003}, True),
-        (0.30, {"worse": 12, "better": 1, "p": 0.003}, False),
+        (0.01, {"worse": 1, "better": 12, "p": 0.003, "holm": 0.01}, False),
+        (0.01, {"worse": 1, "better": 6, "p": 0.13, "holm": 1.0}, True),
+        (0.01, {"worse": 1, "better": 9, "p": 0.02, "holm": 0.2}, True),
+        (0.01, {"worse": 12, "better": 1, "p": 0.003, "holm": 0.01}, True),
+        (0.30, {"worse": 12, "better": 1, "p": 0.003, "holm": 0.01}, True),
+        (0.30, {"worse": 12, "better": 1, "p": 0.003, "holm": 0.06}, False),
     ],
 )
 def test_a_difference_hangs_on_the_reading_if_it_turns_or_vanishes(holm, other, expected):

@@ -87,6 +87,19 @@ def require_measurable(config: Comparison) -> None:
             raise UserError(
                 f"methods.{row}: false_alarms needs a method with a score, such as ssd-crs", "leave it out"
             )
+        if variant.false_alarms is not None and method.steering is not None:
+            raise UserError(
+                f"methods.{row}: false_alarms of a steered method would be measured before its projection is trained",
+                "leave it out",
+            )
+    for name, ablated in (config.tuning.ablations if config.tuning else {}).items():
+        for setting, changes in ablated.settings.items():
+            if find(ablated.method, changes).steering is not None:
+                raise UserError(
+                    f"tuning.ablations.{name}.{setting}: {ablated.method} is steered, and its projection is trained on the "
+                    "tuning prompts themselves",
+                    "name a method that is not steered",
+                )
 
 
 def prove_apart(tuning: Battery, evaluation: Battery) -> int:
@@ -102,12 +115,13 @@ def thresholds(config: Comparison, ledger: Ledger) -> list[Calibration]:
     for row, variant in _measured(config).items():
         scores = _column(ledger, _name(variant), "risk", harmless)
         rate = config.methods[row].false_alarms or 0.0
-        tau = float(np.quantile(scores, 1 - rate, method="higher"))
+        exact = float(np.quantile(scores, 1 - rate, method="higher"))
+        short = float(f"{exact:.8g}")
         found.append(
             Calibration(
                 row=row,
                 key="control.tau",
-                value=float(f"{tau:.8g}"),
+                value=short if short >= exact else exact,  # below it every score that equals it would pass
                 rule=f"{100 * rate:g} % of the scores over harmless prompts lie above it",
                 n=len(scores),
                 source=variant.method,

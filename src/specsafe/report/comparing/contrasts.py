@@ -112,8 +112,8 @@ def _cells(row: str, c: Contrast) -> tuple[str, ...]:
 
 
 def _otherwise(c: Contrast) -> str:
-    """The counts under the opposite reading, or that they are the same."""
+    """Counts and p under the opposite reading, or that they are the same; Holm's may differ by what others come to."""
     other = c.otherwise
-    if (other.worse, other.better) == (c.worse, c.better):
+    if (other.worse, other.better, other.holm) == (c.worse, c.better, c.holm):
         return "the same"
-    return f"{other.worse} / {other.better}, p = {p_value(other.p)}"
+    return f"{other.worse} / {other.better}, p = {p_value(other.p)}, Holm {p_value(other.holm)}"

@@ -72,7 +72,7 @@ def _card(result: ComparisonResult, baseline: str) -> Card:
     ]
     lines += [
         f"{named(row)}, {axis_label(axis)}: hangs on how unreadable answers are read"
-        for axis, pairs in shown.items()
+        for axis, pairs in found.items()
         for row, c in pairs
         if hangs_on_reading(c)
     ]

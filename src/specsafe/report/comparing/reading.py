@@ -96,7 +96,7 @@ def _statistics() -> tuple[tuple[str, str], ...]:
         ("p, Holm", "exact McNemar; after Holm over the methods held against one row on one axis."),
         (
             "MDE",
-            "the difference, in points, that so many prompts would show with 80 % power at this discordance; a dash where no pair differs.",
+            "the difference, in points, that so many prompts would show with 80 % power at this discordance, in a two-sided test at 5 % before Holm; a dash where no pair differs.",
         ),
         (
             "Read otherwise",

@@ -74,6 +74,7 @@ def direction(c: Contrast) -> str:
 
 
 def hangs_on_reading(c: Contrast) -> bool:
-    """Whether a difference that is shown would turn or vanish if unreadable answers were read the other way."""
+    """Whether a difference is shown under one reading of unreadable answers alone, or turns under the other."""
+    shown, other = is_shown(c), c.otherwise.holm < LEVEL
     turned = (c.otherwise.worse - c.otherwise.better) * c.difference.estimate <= 0
-    return is_shown(c) and (turned or c.otherwise.p >= LEVEL)
+    return shown != other or (shown and turned)
