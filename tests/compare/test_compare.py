@@ -107,6 +107,16 @@ def test_a_comparison_from_file_to_page(tmp_path: Path) -> None:
         ({"methods": {"vanilla": {}, "x": {"method": "ssd"}}}, "baselines must be rows"),
         ({"arm": {**ARM, "drafts": "self"}}, "unknown key 'drafts'"),
         ({"arm": {**ARM, "draft": "ngram"}}, "needs a network that drafts"),
+        ({"arm": {**ARM, "method": "ssd"}}, "method is what a row's method decides"),
+        ({"arm": {**ARM, "temperature": 1}}, "temperature is what a row's method decides"),
+        ({"name": "../elsewhere"}, "name: String should match pattern"),
+        ({"baselines": ["ssd", "ssd"]}, "has a row twice"),
+        (
+            {"published": [{"source": "a paper", "n": 10, "harmful": {"ssd": 11}}]},
+            "ssd has 11 harmful answers of 10",
+        ),
+        ({"items": [{"path": "numbers.json", "axis": "over_refusal"}]}, "prompt 5 is no text"),
+        ({"items": [{"path": "latin.json", "axis": "over_refusal"}]}, "no JSON list"),
         ({"items": [{"path": "ask.json", "axis": "harmful_compliance"}]}, "no prompt of axis over_refusal"),
         ({"items": [{"path": "gone.json", "axis": "over_refusal"}]}, "no prompts at"),
         ({"items": [{"path": "ask.json"}]}, "needs an axis"),
@@ -116,9 +126,17 @@ def test_a_comparison_from_file_to_page(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_refused_by_name(
     tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
+    (tmp_path / "numbers.json").write_text('[{"prompt": 5}]')
+    (tmp_path / "latin.json").write_bytes(b'[{"prompt": "caf\xe9"}]')
     with pytest.raises(UserError, match=words):
         config = read_comparison(written(tmp_path, **changes))
         arms(config), read_items(config, tmp_path)
+
+
+def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(UserError, match="is no YAML"):
+        read_comparison(tmp_path / "latin.yaml")
 
 
 def test_the_shipped_comparison_can_be_made() -> None:

@@ -6,6 +6,7 @@ way round.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from specsafe.errors import UserError
 from specsafe.study.ledger import Ledger
 
 _NEVER = 10.0  # a tau that no score passes
+_LONGEST = 180  # characters of a row's name: it names a log file too
 
 
 def tuning_comparison(config: Comparison) -> Comparison | None:
@@ -47,7 +49,10 @@ def tuning_comparison(config: Comparison) -> Comparison | None:
 def _name(variant: Variant) -> str:
     """The row of the tuning comparison that a setting has."""
     changes = ", ".join(f"{k}={json.dumps(v)}" for k, v in sorted(variant.changes.items()))
-    return f"{variant.method} {changes}".strip().replace('"', "")
+    name = f"{variant.method} {changes}".strip().replace('"', "")
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 17]} {hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _settings(config: Comparison) -> dict[tuple[str, str], Variant]:
@@ -82,6 +87,11 @@ def require_measurable(config: Comparison) -> None:
         if variant.matched and not isinstance(control, Random):
             raise UserError(
                 f"methods.{row}: matched needs the method random-mode", "name it, or leave matched out"
+            )
+        source = config.methods.get(variant.matched)
+        if source is not None and find(source.method or variant.matched, source.changes).who != "pair":
+            raise UserError(
+                f"methods.{row}: {variant.matched} has no modes whose share could be copied", "match another row"
             )
         if variant.false_alarms is not None and not isinstance(control, Score):
             raise UserError(
