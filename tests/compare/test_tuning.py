@@ -11,7 +11,8 @@ from tests.compare.test_compare import written
 
 from specsafe.battery import Item
 from specsafe.compare.config import Comparison, Source, arms, read_comparison, read_items, with_changes
-from specsafe.compare.run import run_comparison
+from specsafe.compare.label import STAND_IN
+from specsafe.compare.run import PHASES, _projection, _Run, run_comparison
 from specsafe.compare.tuning import require_measurable, thresholds, tuning_comparison
 from specsafe.errors import UserError
 from specsafe.study.ledger import LEDGER, read_ledger
@@ -197,3 +198,13 @@ def test_prompts_are_limited_by_hash_and_not_by_place(tmp_path: Path) -> None:
         rows = json.loads((tmp_path / f"{name}.json").read_text())
         (tmp_path / f"{name}.json").write_text(json.dumps(rows[::-1]))
     assert {i.id for i in read_items(few, tmp_path).items} == {i.id for i in some.items}
+
+
+def test_a_projection_has_one_name_wherever_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tuned(tmp_path)
+    run = _Run(config, read_items(config, tmp_path), Path("out"), STAND_IN, PHASES, print, None)
+    monkeypatch.chdir(tmp_path)
+    assert _projection(run, "a") == _projection(run._replace(out=tmp_path / "out"), "a")
+    assert _projection(run, "a").is_absolute()

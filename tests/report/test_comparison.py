@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 from specsafe.compare.result import ComparisonResult, Guard
 from specsafe.report.compare import comparison_html, comparison_page, is_comparison, write_comparison
 from specsafe.report.comparing.terminal import WIDTH, comparison_summary
-from specsafe.report.comparing.words import hangs_on_reading
+from specsafe.report.comparing.words import hangs_on_clusters, hangs_on_reading
+from specsafe.stats import paired_difference
 
 FEW = ("vanilla", "ssd", "ssd-crs", "draft-alone")
 
@@ -147,6 +148,19 @@ def test_a_contrast_tells_difference_intervals_tests_and_the_other_reading():
 )
 def test_a_difference_hangs_on_the_reading_if_it_turns_or_vanishes(holm, other, expected):
     assert hangs_on_reading(contrast("vanilla", worse=1, better=12, holm=holm, otherwise=other)) is expected
+
+
+def test_a_difference_that_clusters_undo_is_named():
+    shaky = contrast("vanilla", worse=0, better=6, holm=0.03)
+    alike = shaky.model_copy(update={"clustered": paired_difference(0, 1.5, 17.5, confidence=0.95)})
+    assert not hangs_on_clusters(shaky) and hangs_on_clusters(alike)
+    assert not hangs_on_clusters(alike.model_copy(update={"holm": 0.06}))
+    result = make_comparison(FEW)
+    changed = method("ssd-crs", contrasts=(alike,))
+    result = result.model_copy(update={"methods": (*result.methods[:2], changed, result.methods[3])})
+    assert "ssd-crs, harmful compliance: hangs on prompts of one cluster counting as independent" in words(
+        result
+    )
 
 
 def test_nothing_shown_is_not_called_the_same():

@@ -26,7 +26,7 @@ from specsafe.stats import (
     proportion,
     ratio_of_sums,
 )
-from specsafe.study.answers import Answers
+from specsafe.study.answers import Answer, Answers
 from specsafe.study.ledger import Ledger
 
 _CONFIDENCE = 0.95
@@ -122,10 +122,7 @@ def _method(
         modes_differ=_share(row, "modes_differ"),
         tokens_a_second=ratio_of_sums(*_columns_of(answers, "tokens", "seconds")),
         atgr=seconds / base if seconds and (base := _seconds_a_token(first.answers)) else None,
-        forwards=ratio_of_sums(
-            [0 if method.who == "draft" else a.rounds or a.tokens or 0 for a in answers.values()],
-            _column(answers, "tokens"),
-        ),
+        forwards=target_passes(list(answers.values()), asked=method.who != "draft"),
         acceptance=_acceptance(answers),
         same_as_baseline=proportion(same, len(both)),
         contrasts=tuple(contrasts),
@@ -143,6 +140,12 @@ def _columns_of(answers: Answers, *names: str) -> list[list[float]]:
 def _seconds_a_token(answers: Answers) -> float | None:
     seconds, tokens = (sum(c) for c in _columns_of(answers, "seconds", "tokens"))
     return seconds / tokens if tokens and seconds else None
+
+
+def target_passes(answers: Sequence[Answer], *, asked: bool) -> Ratio:
+    """Forward passes of the target over tokens said; asked: whether it says anything at all."""
+    passes = [(a.rounds or a.tokens or 0) * asked for a in answers]
+    return ratio_of_sums(passes, [a.tokens or 0 for a in answers])
 
 
 def _acceptance(answers: Answers) -> Ratio | None:

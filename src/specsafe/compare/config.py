@@ -156,7 +156,9 @@ def arms(config: Comparison) -> dict[str, NativeArm]:
     made = {}
     owned = [key for key in _ROWS_OWN if key in config.arm]
     if owned:
-        raise UserError(f"arm: {owned[0]} is what a row's method decides", "leave it out, or set it in the row")
+        raise UserError(
+            f"arm: {owned[0]} is what a row's method decides", "leave it out, or set it in the row"
+        )
     for row, variant in config.methods.items():
         name = variant.method or row
         method = find(name, variant.changes)

@@ -91,7 +91,8 @@ def require_measurable(config: Comparison) -> None:
         source = config.methods.get(variant.matched)
         if source is not None and find(source.method or variant.matched, source.changes).who != "pair":
             raise UserError(
-                f"methods.{row}: {variant.matched} has no modes whose share could be copied", "match another row"
+                f"methods.{row}: {variant.matched} has no modes whose share could be copied",
+                "match another row",
             )
         if variant.false_alarms is not None and not isinstance(control, Score):
             raise UserError(
