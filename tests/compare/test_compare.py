@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from specsafe.compare.analyze import cluster_bootstrap, published_differences
+from specsafe.compare.analyze import cluster_bootstrap, published_differences, target_passes
 from specsafe.compare.config import (
     Comparison,
     Published,
@@ -22,6 +23,7 @@ from specsafe.compare.run import run_comparison
 from specsafe.decoding.safety.methods import METHODS
 from specsafe.errors import UserError
 from specsafe.report.compare import comparison_page
+from specsafe.study.answers import Answer
 
 SHARED = Path(__file__).parents[2] / "protocols"
 ARM = {
@@ -192,3 +194,11 @@ def test_whole_clusters_are_drawn_again() -> None:
 def test_a_baseline_must_be_a_row() -> None:
     with pytest.raises(ValueError, match="baselines"):
         Comparison(name="n", arm={}, items=({"path": "p"},), methods={"ssd": {}, "vanilla": {}}, baselines=())
+
+
+def test_a_draft_that_answers_alone_asks_no_target() -> None:
+    said = Answer("i", "t", None, 8, "stop", None, None, 4, None, None, None, None, False)
+    alone = replace(said, rounds=None)
+    assert target_passes([said], asked=True).estimate == 0.5
+    assert target_passes([alone], asked=True).estimate == 1
+    assert target_passes([said, alone], asked=False).estimate == 0
