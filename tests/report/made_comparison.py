@@ -52,9 +52,12 @@ def contrast(baseline, axis="harmful_compliance", worse=3, better=5, n=HARMFUL, 
         bootstrap=(-0.1, 0.05) if n > 2 else None,
         p=mcnemar_exact(worse, better),
         holm=holm,
-        mde=paired_mde(n / effect, (worse + better) / n) if worse + better else None,
+        mde=paired_mde(n / effect, (worse + better) / n, alpha=0.025) if worse + better else None,
         otherwise=Otherwise(
-            **(otherwise or {"worse": worse, "better": better, "p": mcnemar_exact(worse, better)})
+            **(
+                otherwise
+                or {"worse": worse, "better": better, "p": mcnemar_exact(worse, better), "holm": holm}
+            )
         ),
     )
 

@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 from specsafe.compare.result import ComparisonResult, Guard
 from specsafe.report.compare import comparison_html, comparison_page, is_comparison, write_comparison
 from specsafe.report.comparing.terminal import WIDTH, comparison_summary
-from specsafe.report.comparing.words import hangs_on_reading
+from specsafe.report.comparing.words import hangs_on_clusters, hangs_on_reading
+from specsafe.stats import paired_difference
 
 FEW = ("vanilla", "ssd", "ssd-crs", "draft-alone")
 
@@ -112,7 +113,7 @@ def test_markdown_says_what_the_page_says(whole):
 
 
 def test_a_contrast_tells_difference_intervals_tests_and_the_other_reading():
-    other = {"worse": 2, "better": 9, "p": 0.065}
+    other = {"worse": 2, "better": 9, "p": 0.03, "holm": 0.4}
     hanging = contrast("vanilla", worse=1, better=12, holm=0.01, otherwise=other)
     result = make_comparison(FEW)
     changed = method("ssd-crs", contrasts=(hanging,))
@@ -128,7 +129,7 @@ def test_a_contrast_tells_difference_intervals_tests_and_the_other_reading():
         "[−10.0, +5.0]",  # bootstrap
         "0.0034",  # McNemar
         "0.01",  # Holm
-        "2 / 9, p = 0.065",  # read otherwise
+        "2 / 9, p = 0.03, Holm 0.4",  # read otherwise
         "ssd-crs, harmful compliance: hangs on how unreadable answers are read",
     ):
         assert expected in text, expected
@@ -137,14 +138,29 @@ def test_a_contrast_tells_difference_intervals_tests_and_the_other_reading():
 @pytest.mark.parametrize(
     ("holm", "other", "expected"),
     [
-        (0.01, {"worse": 1, "better": 12, "p": 0.003}, False),
-        (0.01, {"worse": 1, "better": 6, "p": 0.13}, True),
-        (0.01, {"worse": 12, "better": 1, "p": 0.003}, True),
-        (0.30, {"worse": 12, "better": 1, "p": 0.003}, False),
+        (0.01, {"worse": 1, "better": 12, "p": 0.003, "holm": 0.01}, False),
+        (0.01, {"worse": 1, "better": 6, "p": 0.13, "holm": 1.0}, True),
+        (0.01, {"worse": 1, "better": 9, "p": 0.02, "holm": 0.2}, True),
+        (0.01, {"worse": 12, "better": 1, "p": 0.003, "holm": 0.01}, True),
+        (0.30, {"worse": 12, "better": 1, "p": 0.003, "holm": 0.01}, True),
+        (0.30, {"worse": 12, "better": 1, "p": 0.003, "holm": 0.06}, False),
     ],
 )
 def test_a_difference_hangs_on_the_reading_if_it_turns_or_vanishes(holm, other, expected):
     assert hangs_on_reading(contrast("vanilla", worse=1, better=12, holm=holm, otherwise=other)) is expected
+
+
+def test_a_difference_that_clusters_undo_is_named():
+    shaky = contrast("vanilla", worse=0, better=6, holm=0.03)
+    alike = shaky.model_copy(update={"clustered": paired_difference(0, 1.5, 17.5, confidence=0.95)})
+    assert not hangs_on_clusters(shaky) and hangs_on_clusters(alike)
+    assert not hangs_on_clusters(alike.model_copy(update={"holm": 0.06}))
+    result = make_comparison(FEW)
+    changed = method("ssd-crs", contrasts=(alike,))
+    result = result.model_copy(update={"methods": (*result.methods[:2], changed, result.methods[3])})
+    assert "ssd-crs, harmful compliance: hangs on prompts of one cluster counting as independent" in words(
+        result
+    )
 
 
 def test_nothing_shown_is_not_called_the_same():

@@ -101,7 +101,8 @@ def _steer(run: _Run, there: _Run) -> None:
 
 
 def _projection(run: _Run, row: str) -> Path:
-    return run.out / "tuning" / f"{row}.safetensors"
+    """Where the projection of a row lies: the same name wherever the command runs, for it is part of the arm."""
+    return run.out.resolve() / "tuning" / f"{row}.safetensors"
 
 
 def _compare(run: _Run, measured: list[Calibration], tuned: Tuning | None) -> ComparisonResult | None:

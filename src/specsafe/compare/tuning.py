@@ -6,6 +6,7 @@ way round.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from specsafe.errors import UserError
 from specsafe.study.ledger import Ledger
 
 _NEVER = 10.0  # a tau that no score passes
+_LONGEST = 180  # characters of a row's name: it names a log file too
 
 
 def tuning_comparison(config: Comparison) -> Comparison | None:
@@ -47,7 +49,10 @@ def tuning_comparison(config: Comparison) -> Comparison | None:
 def _name(variant: Variant) -> str:
     """The row of the tuning comparison that a setting has."""
     changes = ", ".join(f"{k}={json.dumps(v)}" for k, v in sorted(variant.changes.items()))
-    return f"{variant.method} {changes}".strip().replace('"', "")
+    name = f"{variant.method} {changes}".strip().replace('"', "")
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 17]} {hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _settings(config: Comparison) -> dict[tuple[str, str], Variant]:
@@ -83,10 +88,29 @@ def require_measurable(config: Comparison) -> None:
             raise UserError(
                 f"methods.{row}: matched needs the method random-mode", "name it, or leave matched out"
             )
+        source = config.methods.get(variant.matched)
+        if source is not None and find(source.method or variant.matched, source.changes).who != "pair":
+            raise UserError(
+                f"methods.{row}: {variant.matched} has no modes whose share could be copied",
+                "match another row",
+            )
         if variant.false_alarms is not None and not isinstance(control, Score):
             raise UserError(
                 f"methods.{row}: false_alarms needs a method with a score, such as ssd-crs", "leave it out"
             )
+        if variant.false_alarms is not None and method.steering is not None:
+            raise UserError(
+                f"methods.{row}: false_alarms of a steered method would be measured before its projection is trained",
+                "leave it out",
+            )
+    for name, ablated in (config.tuning.ablations if config.tuning else {}).items():
+        for setting, changes in ablated.settings.items():
+            if find(ablated.method, changes).steering is not None:
+                raise UserError(
+                    f"tuning.ablations.{name}.{setting}: {ablated.method} is steered, and its projection is trained on the "
+                    "tuning prompts themselves",
+                    "name a method that is not steered",
+                )
 
 
 def prove_apart(tuning: Battery, evaluation: Battery) -> int:
@@ -102,12 +126,13 @@ def thresholds(config: Comparison, ledger: Ledger) -> list[Calibration]:
     for row, variant in _measured(config).items():
         scores = _column(ledger, _name(variant), "risk", harmless)
         rate = config.methods[row].false_alarms or 0.0
-        tau = float(np.quantile(scores, 1 - rate, method="higher"))
+        exact = float(np.quantile(scores, 1 - rate, method="higher"))
+        short = float(f"{exact:.8g}")
         found.append(
             Calibration(
                 row=row,
                 key="control.tau",
-                value=float(f"{tau:.8g}"),
+                value=short if short >= exact else exact,  # below it every score that equals it would pass
                 rule=f"{100 * rate:g} % of the scores over harmless prompts lie above it",
                 n=len(scores),
                 source=variant.method,

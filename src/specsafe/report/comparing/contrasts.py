@@ -5,7 +5,7 @@ from __future__ import annotations
 from specsafe.battery import axis_label
 from specsafe.compare.result import ComparisonResult, Contrast
 from specsafe.report.blocks import Block, Chart, Fold, Group, Mark, Para, Row, Section, Table, Tone
-from specsafe.report.comparing.words import direction, hangs_on_reading, is_shown, named
+from specsafe.report.comparing.words import direction, hangs_on_clusters, hangs_on_reading, is_shown, named
 from specsafe.report.figures import Scale, axis, linear, strip
 from specsafe.report.numbers import count, difference, interval, p_value
 
@@ -75,10 +75,13 @@ def _mark(row: str, c: Contrast, scale: Scale) -> Mark:
 
 
 def _fold(pairs: list[tuple[str, Contrast]], baseline: str, ax: str) -> Fold:
-    """All numbers; marked is what hangs on how unreadable answers are read."""
+    """All numbers; marked is what hangs on how unreadable answers are read, or on clusters."""
     name = f"{axis_label(ax)} against {named(baseline)}"
     rows = tuple(
-        Row(_cells(row, c), "open" if hangs_on_reading(c) else "strong" if is_shown(c) else "plain")
+        Row(
+            _cells(row, c),
+            "open" if hangs_on_reading(c) or hangs_on_clusters(c) else "strong" if is_shown(c) else "plain",
+        )
         for row, c in pairs
     )
     heads = (
@@ -112,8 +115,8 @@ def _cells(row: str, c: Contrast) -> tuple[str, ...]:
 
 
 def _otherwise(c: Contrast) -> str:
-    """The counts under the opposite reading, or that they are the same."""
+    """Counts and p under the opposite reading, or that they are the same; Holm's may differ by what others come to."""
     other = c.otherwise
-    if (other.worse, other.better) == (c.worse, c.better):
+    if (other.worse, other.better, other.holm) == (c.worse, c.better, c.holm):
         return "the same"
-    return f"{other.worse} / {other.better}, p = {p_value(other.p)}"
+    return f"{other.worse} / {other.better}, p = {p_value(other.p)}, Holm {p_value(other.holm)}"

@@ -9,6 +9,7 @@ from specsafe.report.comparing.contrasts import contrasts_of
 from specsafe.report.comparing.words import (
     counted,
     direction,
+    hangs_on_clusters,
     hangs_on_reading,
     is_shown,
     labelled,
@@ -72,9 +73,15 @@ def _card(result: ComparisonResult, baseline: str) -> Card:
     ]
     lines += [
         f"{named(row)}, {axis_label(axis)}: hangs on how unreadable answers are read"
-        for axis, pairs in shown.items()
+        for axis, pairs in found.items()
         for row, c in pairs
         if hangs_on_reading(c)
+    ]
+    lines += [
+        f"{named(row)}, {axis_label(axis)}: hangs on prompts of one cluster counting as independent"
+        for axis, pairs in shown.items()
+        for row, c in pairs
+        if hangs_on_clusters(c)
     ]
     rows = {row for pairs in shown.values() for row, _ in pairs}
     return Card(

@@ -93,10 +93,14 @@ def _statistics() -> tuple[tuple[str, str], ...]:
             "score interval of a paired difference. By clusters: n is divided by the design effect, as prompts of one behaviour are alike.",
         ),
         ("Bootstrap", "whole clusters drawn again 5,000 times; a dash where there is one cluster."),
-        ("p, Holm", "exact McNemar; after Holm over the methods held against one row on one axis."),
+        (
+            "p, Holm",
+            "exact McNemar; after Holm over the methods held against one row on one axis. It takes prompts as independent: a "
+            "difference that is shown, and whose interval by clusters holds 0, is named at the top.",
+        ),
         (
             "MDE",
-            "the difference, in points, that so many prompts would show with 80 % power at this discordance; a dash where no pair differs.",
+            "the difference, in points, that so many prompts would show with 80 % power at this discordance, in a two-sided test at 5 % before Holm; a dash where no pair differs.",
         ),
         (
             "Read otherwise",

@@ -73,7 +73,13 @@ def direction(c: Contrast) -> str:
     return better if c.difference.estimate < 0 else worse
 
 
+def hangs_on_clusters(c: Contrast) -> bool:
+    """Whether a difference that is shown has 0 inside its interval once prompts of one cluster count as alike."""
+    return is_shown(c) and c.clustered.low <= 0 <= c.clustered.high
+
+
 def hangs_on_reading(c: Contrast) -> bool:
-    """Whether a difference that is shown would turn or vanish if unreadable answers were read the other way."""
+    """Whether a difference is shown under one reading of unreadable answers alone, or turns under the other."""
+    shown, other = is_shown(c), c.otherwise.holm < LEVEL
     turned = (c.otherwise.worse - c.otherwise.better) * c.difference.estimate <= 0
-    return is_shown(c) and (turned or c.otherwise.p >= LEVEL)
+    return shown != other or (shown and turned)
