@@ -197,7 +197,7 @@ def test_a_baseline_must_be_a_row() -> None:
 
 
 def test_a_draft_that_answers_alone_asks_no_target() -> None:
-    said = Answer("i", "t", None, 8, "stop", None, None, 4, None, None, None, None, False)
+    said = Answer("i", "t", None, 8, "stop", None, None, 4, None, None, None, None, False, None)
     alone = replace(said, rounds=None)
     assert target_passes([said], asked=True).estimate == 0.5
     assert target_passes([alone], asked=True).estimate == 1
