@@ -127,12 +127,12 @@ def thresholds(config: Comparison, ledger: Ledger) -> list[Calibration]:
         scores = _column(ledger, _name(variant), "risk", harmless)
         rate = config.methods[row].false_alarms or 0.0
         exact = float(np.quantile(scores, 1 - rate, method="higher"))
-        short = float(f"{exact:.8g}")
         found.append(
             Calibration(
                 row=row,
                 key="control.tau",
-                value=short if short >= exact else exact,  # below it every score that equals it would pass
+                # columns have eight digits: a score that equals tau must not pass it for its ninth
+                value=float(f"{exact * (1 + 1e-7):.8g}"),
                 rule=f"{100 * rate:g} % of the scores over harmless prompts lie above it",
                 n=len(scores),
                 source=variant.method,
