@@ -22,8 +22,8 @@ from specsafe.compare import label as module
 from specsafe.compare.config import Comparison, read_comparison
 from specsafe.compare.label import STAND_IN, labeller
 from specsafe.compare.run import run_comparison
-from specsafe.engines import Request, native, parse_arm
-from specsafe.engines.worker import WorkerSession, WorkerSpec
+from specsafe.engines import native, parse_arm
+from specsafe.engines.worker import WorkerSession
 from specsafe.errors import UserError
 from specsafe.models.tokenizer import load_tokenizer
 from specsafe.report.compare import comparison_page
@@ -334,15 +334,6 @@ def test_defaults_are_those_of_the_official_use(home: Path) -> None:
     foreign = labeller(config(home, {"model": f"transformers:{home / 'guard'}"})).guard
     assert foreign is not None and foreign.arithmetic == "fast"
     assert labeller(config(home, None)) == STAND_IN
-
-
-def test_an_engine_that_cannot_be_asked_about_an_answer_says_so() -> None:
-    session = WorkerSession.__new__(WorkerSession)
-    session._spec = WorkerSpec("m", {}, "llama.cpp", "m", {}, 1, lambda _: pytest.fail("nothing is asked"))
-    for ask in (session.generate, lambda requests: native.measure(session, requests)):
-        with pytest.raises(UserError, match=r"llama\.cpp cannot be asked about an answer"):
-            list(ask([Request("a", "Hi", reply="Ho")]))
-    assert "reply" not in session.line(Request("a", "Hi"))
 
 
 def test_the_limit_is_one_text_or_five_of_a_hundred() -> None:

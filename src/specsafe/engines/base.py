@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from specsafe.errors import UserError
+
 Top = tuple[tuple[int, float], ...]
 Json = dict[str, Any]
 
@@ -22,6 +24,12 @@ class Request:
     prompt: str
     replicate: int = 0
     reply: str | None = None
+
+
+def refuse_reply(request: Request, engine: str) -> None:
+    """Raise UserError for a request that an engine cannot be asked: one about an answer."""
+    if request.reply is not None:
+        raise UserError(f"{engine} cannot be asked about an answer", "use kind=native")
 
 
 @dataclass(frozen=True, slots=True)

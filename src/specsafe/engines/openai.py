@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from specsafe.engines.arm_openai import OpenAIArm
-from specsafe.engines.base import Failure, Json, Request, Sample
+from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
 from specsafe.engines.openai_client import Client, GaveUp, Passing, Refused, api_key, patiently
 from specsafe.engines.openai_counters import Counters, read_counters
 from specsafe.engines.openai_dialects import DIALECTS, Drafting, ImpossibleCounts, ReplyError
@@ -130,7 +130,10 @@ class OpenAISession:
         Raises UserError where the server is gone, refuses everybody, or tells impossible counts.
         """
         answers: queue.SimpleQueue[Sample | Failure | None] = queue.SimpleQueue()
-        run = self._submit(self._answer_all(list(requests), answers))
+        asked = list(requests)
+        for request in asked:
+            refuse_reply(request, "kind=openai")
+        run = self._submit(self._answer_all(asked, answers))
         while (answer := answers.get()) is not None:
             yield answer
         if not self._closed:
