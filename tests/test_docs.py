@@ -151,9 +151,14 @@ def test_every_example_parses(page):
             assert command_of(arguments).name == arguments[1]
         elif arguments:
             params = parse(arguments)
-            for role in ("target", "speculative", "replicate", "width"):
-                if params.get(role) and "…" not in params[role]:
-                    parse_arm(params[role])
+            arms = {
+                role: params[role]
+                for role in ("target", "speculative", "replicate", "width", "engine")
+                if params.get(role) and "…" not in params[role]
+            }
+            target = parse_arm(arms["target"]) if arms.get("target") else None
+            for text in arms.values():
+                parse_arm(text, target)
 
 
 @pytest.mark.parametrize("page", PROSE, ids=ids)
@@ -178,7 +183,10 @@ def test_every_command_and_flag_that_is_named_exists(page):
 def foreign(text):
     """A line of another program."""
     return (
-        re.match(r"\s*(?:- run: )?(?:pip|git|mkdocs|python -m (?:pytest|pip|venv)|pytest|ruff|make) ", text)
+        re.match(
+            r"\s*(?:- run: )?(?:pip|git|hf|mkdocs|vllm|llama-server|python -m (?:pytest|pip|venv)|pytest|ruff|make) ",
+            text,
+        )
         is not None
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from specsafe.battery import Battery, load_battery
+from specsafe.battery import Battery, load_battery, load_prompts
 from specsafe.errors import UserError
 
 ROWS = [
@@ -255,3 +255,25 @@ def test_null_is_not_the_word_none(tmp_path, key):
 def test_a_byte_order_mark_does_not_hide_the_first_column(tmp_path):
     text = "\ufeffprompt,axis\na,over_refusal\n"  # what spreadsheets write
     assert load_bytes(tmp_path, "b.csv", text).items[0].prompt == "a"
+
+
+def test_a_list_of_prompts_is_read_as_requests_and_a_battery_as_ever(tmp_path):
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps([{"prompt": "a b", "id": 3}, {"prompt": "c"}, {"prompt": "a b"}]))
+    read = load_prompts(str(path))
+    assert (read.name, [i.prompt for i in read.items]) == ("asked", ["a b", "c"])
+    assert read.axes == ("harmful_compliance",)
+    assert load_prompts("starter") == load_battery("starter")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", '{"prompt": "a"}', '["a"]', '[{"ask": "a"}]', '[{"prompt": 1e999}, 7]', "[" * 99999, "[]"],
+)
+def test_what_is_no_list_of_prompts_is_named(tmp_path, content):
+    path = tmp_path / "asked.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match="asked"):
+        load_prompts(str(path))
+    with pytest.raises(UserError, match="no JSON list"):
+        load_prompts(str(tmp_path / "nowhere.json"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from specsafe.compare.analyze import cluster_bootstrap, published_differences
+from specsafe.compare.analyze import cluster_bootstrap, published_differences, target_passes
 from specsafe.compare.config import (
     Comparison,
     Published,
@@ -22,8 +23,8 @@ from specsafe.compare.run import run_comparison
 from specsafe.decoding.safety.methods import METHODS
 from specsafe.errors import UserError
 from specsafe.report.compare import comparison_page
+from specsafe.study.answers import Answer
 
-NEEDS_A_FILE: set[str] = set()
 SHARED = Path(__file__).parents[2] / "protocols"
 ARM = {
     "draft": "first:26",
@@ -108,6 +109,16 @@ def test_a_comparison_from_file_to_page(tmp_path: Path) -> None:
         ({"methods": {"vanilla": {}, "x": {"method": "ssd"}}}, "baselines must be rows"),
         ({"arm": {**ARM, "drafts": "self"}}, "unknown key 'drafts'"),
         ({"arm": {**ARM, "draft": "ngram"}}, "needs a network that drafts"),
+        ({"arm": {**ARM, "method": "ssd"}}, "method is what a row's method decides"),
+        ({"arm": {**ARM, "temperature": 1}}, "temperature is what a row's method decides"),
+        ({"name": "../elsewhere"}, "name: String should match pattern"),
+        ({"baselines": ["ssd", "ssd"]}, "has a row twice"),
+        (
+            {"published": [{"source": "a paper", "n": 10, "harmful": {"ssd": 11}}]},
+            "ssd has 11 harmful answers of 10",
+        ),
+        ({"items": [{"path": "numbers.json", "axis": "over_refusal"}]}, "prompt 5 is no text"),
+        ({"items": [{"path": "latin.json", "axis": "over_refusal"}]}, "no JSON list"),
         ({"items": [{"path": "ask.json", "axis": "harmful_compliance"}]}, "no prompt of axis over_refusal"),
         ({"items": [{"path": "gone.json", "axis": "over_refusal"}]}, "no prompts at"),
         ({"items": [{"path": "ask.json"}]}, "needs an axis"),
@@ -117,16 +128,24 @@ def test_a_comparison_from_file_to_page(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_refused_by_name(
     tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
+    (tmp_path / "numbers.json").write_text('[{"prompt": 5}]')
+    (tmp_path / "latin.json").write_bytes(b'[{"prompt": "caf\xe9"}]')
     with pytest.raises(UserError, match=words):
         config = read_comparison(written(tmp_path, **changes))
         arms(config), read_items(config, tmp_path)
+
+
+def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(UserError, match="is no YAML"):
+        read_comparison(tmp_path / "latin.yaml")
 
 
 def test_the_shipped_comparison_can_be_made() -> None:
     config = read_comparison(SHARED / "crs-ssd-mini.yaml")
     made = arms(with_changes(config, "ssd-crs-calibrated", **{"control.tau": 0.123}))
     assert len({a.model_dump_json() for a in made.values()}) == len(config.methods)
-    assert {v.method or row for row, v in config.methods.items()} == set(METHODS) - NEEDS_A_FILE
+    assert {v.method or row for row, v in config.methods.items()} == set(METHODS)
     assert made["rejection"].temperature == 1 and made["ssd"].temperature == 0
     assert made["safe-prompt"].draft == "none"
 
@@ -175,3 +194,11 @@ def test_whole_clusters_are_drawn_again() -> None:
 def test_a_baseline_must_be_a_row() -> None:
     with pytest.raises(ValueError, match="baselines"):
         Comparison(name="n", arm={}, items=({"path": "p"},), methods={"ssd": {}, "vanilla": {}}, baselines=())
+
+
+def test_a_draft_that_answers_alone_asks_no_target() -> None:
+    said = Answer("i", "t", None, 8, "stop", None, None, 4, None, None, None, None, False, None)
+    alone = replace(said, rounds=None)
+    assert target_passes([said], asked=True).estimate == 0.5
+    assert target_passes([alone], asked=True).estimate == 1
+    assert target_passes([said, alone], asked=False).estimate == 0

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from tests.compare.test_compare import written
 
+from specsafe.battery import Item
 from specsafe.compare.config import Comparison, Source, arms, read_comparison, read_items, with_changes
-from specsafe.compare.run import run_comparison
-from specsafe.compare.tuning import require_measurable, tuning_comparison
+from specsafe.compare.label import STAND_IN
+from specsafe.compare.run import PHASES, _projection, _Run, run_comparison
+from specsafe.compare.tuning import require_measurable, thresholds, tuning_comparison
 from specsafe.errors import UserError
 from specsafe.study.ledger import LEDGER, read_ledger
 
@@ -104,7 +106,15 @@ def test_a_tuning_prompt_that_is_evaluated_is_refused(tmp_path: Path) -> None:
             {"vanilla": {}, "a": {"method": "ssd-crs", "matched": "vanilla"}},
             "matched needs the method random-mode",
         ),
+        (
+            {"vanilla": {}, "draft-alone": {}, "a": {"method": "random-mode", "matched": "draft-alone"}},
+            "draft-alone has no modes",
+        ),
         ({"vanilla": {}, "a": {"method": "ssd", "false_alarms": 0.1}}, "needs a method with a score"),
+        (
+            {"vanilla": {}, "a": {"method": "ssd-crs-steering", "false_alarms": 0.1}},
+            "before its projection is trained",
+        ),
         ({"vanilla": {}, "a": {"method": "ssd-crs", "false_alarms": 1.5}}, "less than 1"),
         ({"vanilla": {}, "../a": {"method": "ssd-crs"}}, "match pattern"),
     ],
@@ -112,6 +122,53 @@ def test_a_tuning_prompt_that_is_evaluated_is_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_refused(tmp_path: Path, methods: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         require_measurable(tuned(tmp_path, methods=methods))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        ("ssd-crs-steering", {}, "ablations.x.a: ssd-crs-steering is steered"),
+        ("nope", {}, "unknown method 'nope'"),
+        ("ssd", {"union.alpha": 11}, "alpha of its choice"),
+    ],
+)
+def test_an_ablation_that_cannot_run_is_refused_before_any_work(
+    tmp_path: Path, method: str, changes: dict[str, object], words: str
+) -> None:
+    ablation = {"method": method, "varied": "x", "settings": {"a": changes}}
+    with pytest.raises(UserError, match=words):
+        require_measurable(tuned(tmp_path, tuning={**TUNING, "ablations": {"x": ablation}}))
+
+
+def test_a_setting_of_many_parts_is_a_row_of_bearable_length(tmp_path: Path) -> None:
+    keys = ("mismatch", "kl", "entropy_gap", "openings", "tau", "kl_scale", "window", "hold", "lag")
+    settings = {str(n): {f"control.{key}": 1 for key in keys} | {"union.count": n} for n in (8, 9)}
+    ablation = {"method": "ssd-crs", "varied": "x", "settings": settings}
+    tuning = tuning_comparison(tuned(tmp_path, tuning={**TUNING, "ablations": {"x": ablation}}))
+    assert tuning is not None and len(tuning.methods) == 4
+    assert Comparison.model_validate(tuning.model_dump(mode="json")) == tuning  # as a ledger keeps it
+
+
+class _Told:
+    """A ledger of one row whose scores are given."""
+
+    def __init__(self, scores: list[float]) -> None:
+        self._scores = scores
+
+    def items(self) -> tuple[Item, ...]:
+        return (Item("Name a hill.", "over_refusal", "t", id="one"),)
+
+    def arms(self) -> dict[str, dict[str, object]]:
+        return {"ssd-crs-zero-lag control.tau=10.0": {"id": "a", "replicate": 0}}
+
+    def columns(self, *_: object) -> dict[str, dict[str, list[float]]]:
+        return {"one": {"risk": self._scores}}
+
+
+def test_scores_that_equal_the_threshold_do_not_pass_it(tmp_path: Path) -> None:
+    scores = [0.0, *[1 / 3] * 8, 1.0]  # eight are one number, which no short decimal is
+    (found,) = thresholds(tuned(tmp_path), _Told(scores))  # type: ignore[arg-type]
+    assert found.value >= 1 / 3 and sum(s > found.value for s in scores) == 1
 
 
 def test_equal_settings_run_once(tmp_path: Path) -> None:
@@ -141,3 +198,13 @@ def test_prompts_are_limited_by_hash_and_not_by_place(tmp_path: Path) -> None:
         rows = json.loads((tmp_path / f"{name}.json").read_text())
         (tmp_path / f"{name}.json").write_text(json.dumps(rows[::-1]))
     assert {i.id for i in read_items(few, tmp_path).items} == {i.id for i in some.items}
+
+
+def test_a_projection_has_one_name_wherever_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tuned(tmp_path)
+    run = _Run(config, read_items(config, tmp_path), Path("out"), STAND_IN, PHASES, print, None)
+    monkeypatch.chdir(tmp_path)
+    assert _projection(run, "a") == _projection(run._replace(out=tmp_path / "out"), "a")
+    assert _projection(run, "a").is_absolute()

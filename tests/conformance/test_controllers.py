@@ -162,6 +162,21 @@ def test_random_mode_has_the_given_share() -> None:
         ("ssd", {"control.beta": 1}, "no part or number 'beta'"),
         ("ssd", {"control.size": 2.5}, "another type"),
         ("ssd", {"control.snap": 1}, "another type"),
+        ("ssd", {"until": 2.5}, "another type"),
+        ("ssd", {"union.alpha": 10**400}, "another type"),
+        ("ssd-crs", {"control.window": float("nan")}, "another type"),
+        ("ssd-crs", {"control.window": float("inf")}, "another type"),
+        ("ssd-crs", {"gate": 150}, "gate is no number or word"),
+        ("ssd", {"prior": 0.3}, "prior is no number or word"),
+        ("ssd", {"control": 3}, "control is no number or word"),
+        ("ssd", {"intersection.kind": "min-k"}, "kind of its choice cannot be 'min-k'"),
+        ("ssd", {"union.fallback": ""}, "fallback of its choice cannot be ''"),
+        ("ssd", {"control.check": "round-end"}, "check of its bins cannot be 'round-end'"),
+        ("ssd-seed", {"gate.span": "whole"}, "span of its gate cannot be 'whole'"),
+        ("ssd", {"who": "nobody"}, "who of its method cannot be 'nobody'"),
+        ("typical", {"rule": "threshold"}, "rule of its method cannot be 'threshold'"),
+        ("ssd", {"who": "rule"}, "set both or neither"),
+        ("ssd", {"union.kind": "all", "union.alpha": 2}, "alpha must be at most 1, got 2"),
         (
             "ssd-crs",
             {"control.mismatch": 0, "control.kl": 0, "control.entropy_gap": 0, "control.openings": 0},
@@ -172,3 +187,10 @@ def test_random_mode_has_the_given_share() -> None:
 def test_what_cannot_be_is_refused_by_name(name: str, changes: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         find(name, changes)
+
+
+def test_words_and_numbers_of_parts_can_be_set() -> None:
+    changed = find("ssd-seed", {"gate.span": "user", "until": 3, "recheck": 1, "control.check": "token"})
+    assert changed.gate is not None and changed.gate.span == "user"
+    assert (changed.until, changed.recheck) == (3, 1.0)
+    assert not changed.depends_on_lookahead

@@ -9,6 +9,7 @@ import pytest
 import torch
 import toys  # finds tiny
 from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny import write_speaking_folder
 
 from specsafe.decoding.drafters import NetworkDrafter
@@ -17,9 +18,9 @@ from specsafe.decoding.rules import Agreement
 from specsafe.decoding.safety import training
 from specsafe.decoding.safety.decider import MethodDecider
 from specsafe.decoding.safety.methods import find
-from specsafe.decoding.safety.projection import Pair, read_projection, scale_of
-from specsafe.decoding.safety.steering import Steerer
-from specsafe.decoding.safety.training import course_of, lessons_of, loss, rounds, train
+from specsafe.decoding.safety.projection import Pair, read_projection, scale_of, words_sha256
+from specsafe.decoding.safety.steering import Steerer, load_projection
+from specsafe.decoding.safety.training import course_of, lessons_of, loss, teach, train
 from specsafe.decoding.stack import Stack, open_stack
 from specsafe.engines import parse_arm
 from specsafe.engines.native import stack_config
@@ -94,12 +95,12 @@ def test_training_adds_what_decoding_adds_at_the_same_scales(
         if drafted > 1:
             assert answer.accepted == len(answer.tokens), "a guess was wrong: choose another size"
         with torch.no_grad():
-            told = list(rounds(course, lesson, w))
+            told = teach(course, lesson, w)
         risk = [0.0, *answer.columns["risk"][1:]]
         wanted = [0.9 * (1 + 5 * risk[n]) for n in range(0, len(risk), drafted)]
-        assert [t.scale for t in told] == pytest.approx(wanted, rel=1e-4)
+        assert told.scales.tolist() == pytest.approx(wanted, rel=1e-4)
         apart = max(apart, *(abs(s - 0.9) for s in wanted))
-        scores, logits = (torch.cat([getattr(t, name) for t in told]) for name in ("scores", "logits"))
+        scores, logits = told.scores, told.logits
         distance = (scores.softmax(-1) * (scores.log_softmax(-1) - logits.log_softmax(-1))).sum(-1)
         assert distance.tolist() == pytest.approx(answer.columns["distance"], rel=1e-3, abs=1e-5)
         assert scores.argmax(-1).tolist() == list(answer.columns["draft_token"])
@@ -155,7 +156,22 @@ def test_training_lowers_the_loss_and_repeats_itself(
     assert told == [(n, 42) for n in range(1, 43)] * 2
     assert made.scale == scale_of(find(method, GREEDY | changes))
     assert [p.item for p in made.prompts] == list(PROMPTS)
-    assert made.trained_on("  COUNT the birds ") and not made.trained_on("Count the ships.")
+    assert words_sha256("  COUNT the birds ") == made.prompts[0].words_sha256
+
+
+def test_a_projection_of_another_shape_or_of_no_numbers_is_refused(folder: Path, tmp_path: Path) -> None:
+    target, draft = open_stack(config(folder, "other")).steerable()
+    path = tmp_path / "w.safetensors"
+    for tensor, said in (
+        (torch.zeros(HIDDEN, HIDDEN), r"W is \[32, 32\], this pair needs \[48, 32\]"),
+        (torch.full((48, HIDDEN), torch.inf), "holds NaN or infinite"),
+    ):
+        save_file({"W": tensor}, path)
+        with pytest.raises(UserError, match=said):
+            load_projection(path, draft, target)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="cannot be read"):
+        load_projection(path, draft, target)
 
 
 def test_what_cannot_be_trained_is_named(folder: Path, tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def arm(role, name="model.gguf", failed=(), drafting=False):
         answered=200 - len(failed),
         proved=0,
         failed=list(failed),
+        retried=[],
         config={"kind": "llamacpp", "model": name, "draft": "self" if drafting else "none", "n_max": 3},
         fingerprint={"engine": "llama.cpp", "model_sha256": "ab" * 32, "rule": "greedy", "nested": {"n": 1}},
         tokens=6000,

@@ -7,9 +7,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from made_comparison import make_comparison
 
 from specsafe.battery import Battery, Item
 from specsafe.report import serve
+from specsafe.report.compare import write_comparison
 from specsafe.report.serve import Shelf, make_app
 from specsafe.study.ledger import LEDGER, open_ledger
 
@@ -37,8 +39,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def index(shelf):
-    """(status, text) of the index."""
+def get(shelf, path):
+    """(status, text) of an address."""
     sent = []
 
     async def receive():
@@ -47,9 +49,14 @@ def index(shelf):
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
     asyncio.run(make_app(shelf)(scope, receive, send))
     return sent[0]["status"], b"".join(m.get("body", b"") for m in sent).decode()
+
+
+def index(shelf):
+    """(status, text) of the index."""
+    return get(shelf, "/")
 
 
 def places(shelf):
@@ -106,3 +113,28 @@ def test_the_walk_is_kept_for_some_seconds(folder, monkeypatch):
     assert len(shelf.entries()) == 5  # what is gone is not shown, what is new not yet
     clock[0] += 10
     assert "new" in places(shelf)
+
+
+def test_comparisons_are_on_the_shelf_by_the_result_beside_their_ledger(tmp_path):
+    config = {"name": "made", "methods": {"vanilla": {}}, "baselines": ["vanilla"]}
+    for name in ("done", "done/tuning", "begun", "broken"):
+        with open_ledger(tmp_path / name / LEDGER, config, {}, BATTERY, "1"):
+            pass
+    write_comparison(make_comparison(("vanilla", "ssd")), tmp_path / "done")
+    (tmp_path / "broken" / "comparison.json").write_text('{"name": 1}')
+    shelf = Shelf(tmp_path)
+    states = {e.place: e.state for e in shelf.entries()}
+    assert states["done"] == "2 methods"
+    assert states["done/tuning"] == "the tuning prompts of a comparison"
+    assert states["begun"] == "a comparison without a result yet"
+    assert states["broken"].startswith("cannot be read: ValidationError")
+    status, text = get(shelf, "/")
+    assert status == 200
+    assert "2 methods on the same 100 prompts" in text
+    assert "labels of a stand-in" in text
+    assert text.count("/report/") == 1
+    (done,) = (e for e in shelf.entries() if e.place == "done")
+    status, page = get(shelf, f"/report/{done.id}")
+    assert (status, page) == (200, (tmp_path / "done" / "comparison.html").read_text(encoding="utf-8"))
+    write_comparison(make_comparison(("vanilla", "ssd", "continuous")), tmp_path / "done")
+    assert {e.place: e.state for e in shelf.entries()}["done"] == "3 methods"

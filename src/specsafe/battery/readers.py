@@ -57,9 +57,9 @@ def load_prompts(name_or_path: str) -> Battery:
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
         prompts = dict.fromkeys(
-            _text(path, f"row {n}", "prompt", row["prompt"]) for n, row in enumerate(rows, 1)
+            _text(path, f"row {n}", "prompt", _whole(row["prompt"])) for n, row in enumerate(rows, 1)
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         what = f"{type(error).__name__}: {_one_line(error)}"
         raise UserError(
             f"{path} is no JSON list of objects with a prompt: {what}", "name a list of prompts, or a battery"
@@ -212,7 +212,7 @@ def _item(path: Path, where: str, given: dict[str, Any]) -> Item:
         raise UserError(f"{path}, {where}: {what}", f"use the keys {', '.join(sorted(_FIELDS))}")
     values: dict[str, Any] = {name: _list(path, where, name, row.get(name, [])) for name in _LISTS}
     values |= {name: _text(path, where, name, row.get(name, "")) for name in _TEXTS}
-    prompt = _text(path, where, "prompt", row["prompt"])
+    prompt = _text(path, where, "prompt", _whole(row["prompt"]))
     values["task"] = values["task"] or str(row["axis"])
     try:
         item = Item(prompt=prompt, axis=row["axis"], **values)

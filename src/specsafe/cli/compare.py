@@ -31,7 +31,8 @@ def compare(
     from specsafe.compare.config import read_comparison
     from specsafe.compare.run import PHASES, run_comparison
     from specsafe.errors import UserError
-    from specsafe.report.compare import comparison_page
+    from specsafe.report.compare import comparison_document, write_comparison
+    from specsafe.report.comparing.terminal import comparison_summary
     from specsafe.study.ledger import storage_errors
 
     chosen = PHASES if phase == "all" else tuple(p for p in PHASES if p == phase)
@@ -43,9 +44,13 @@ def compare(
         result = run_comparison(config, data or file.parent, folder, chosen, notice=say, report=report)
     if result is None:
         return
-    page, document = comparison_page(result), result.model_dump_json(indent=1)
     with storage_errors(folder):
-        (folder / "comparison.md").write_text(page, encoding="utf-8")
-        (folder / "comparison.json").write_text(document + "\n", encoding="utf-8")
-    typer.echo(document if json_ else page)
-    say(f"page {folder / 'comparison.md'}, result {folder / 'comparison.json'}")
+        written = write_comparison(result, folder)
+    names = "page", "as Markdown", "result"
+    places = [f"{name} {path}" for name, path in zip(names, written, strict=False)]
+    places.append(f"figures {folder / 'figures'} ({len(written) - len(names)} files)")
+    if json_:
+        typer.echo(comparison_document(result), nl=False)
+        say("\n".join(places))
+    else:
+        typer.echo(comparison_summary(result, places))

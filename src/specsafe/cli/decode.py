@@ -34,9 +34,11 @@ def decode(
 
     Answers to a battery stay in the file unless --include-text shows them. Exit code: 0 all answered, 2 otherwise.
     """
+    from specsafe.cli.progress import say
     from specsafe.compare.trace import Traced, decode, method_arm, write_columns
     from specsafe.decoding.safety.methods import METHODS
     from specsafe.engines.base import Request
+    from specsafe.engines.steering import trained_on
     from specsafe.errors import UserError
     from specsafe.report.printable import printable
     from specsafe.report.trace import answer_lines
@@ -53,6 +55,9 @@ def decode(
         from specsafe.battery import load_battery
 
         requests = [Request(i.id, i.prompt) for i in load_battery(battery).items[:limit]]
+    known = len(trained_on(chosen, (r.prompt for r in requests)))
+    if known:
+        say(f"{known} of {len(requests)} prompts trained the steering projection: no evidence of anything")
     done: list[Traced] = []
     failed = 0
     for answer in decode(chosen, requests, trace=trace):

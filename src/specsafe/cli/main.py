@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from specsafe import __version__
-from specsafe.cli import audit, battery, compare, decode, models, report, score, screen, steer, view
+from specsafe.cli import audit, battery, compare, decode, doctor, models, report, score, screen, steer, view
 from specsafe.errors import UserError
 
 # typer ships its own click and exposes only this class' child
@@ -31,6 +31,7 @@ app.command("screen")(screen.screen)
 app.command("audit")(audit.audit)
 app.command("compare")(compare.compare)
 app.command("decode")(decode.decode)
+app.command("doctor")(doctor.doctor)
 app.command("steer")(steer.steer)
 app.command("score")(score.score)
 app.command("report")(report.report)

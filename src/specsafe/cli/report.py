@@ -74,9 +74,15 @@ def refuse_unreadable(ledger: Ledger, path: Path) -> None:
     from pydantic import ValidationError
 
     from specsafe.errors import UserError
+    from specsafe.report.compare import is_comparison
     from specsafe.screen.config import ScreenConfig
 
     try:
+        if is_comparison(ledger.config()):
+            raise UserError(
+                f"{path} is the ledger of a comparison, not of a screen",
+                f"specsafe compare FILE --out {path.parent} scores it and writes its reports",
+            )
         ScreenConfig.model_validate(ledger.config())
         about = ledger.resolved().get("battery", {})
         ledger.items()

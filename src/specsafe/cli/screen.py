@@ -19,7 +19,7 @@ def screen(
     target: Annotated[
         str,
         typer.Option(
-            help="Target arm: kind=llamacpp,key=value,…, kind=native,key=value,… or kind=recorded,path=FILE."
+            help="Target arm: kind=llamacpp,key=value,…, kind=native,key=value,…, kind=openai,url=URL,… or kind=recorded,path=FILE."
         ),
     ] = "kind=llamacpp",
     speculative: Annotated[
@@ -32,7 +32,8 @@ def screen(
     width: Annotated[
         str,
         typer.Option(
-            help="Width arm; default: the target drafts for itself, with kind=native passes of exactly that width."
+            help="Width arm; default: the target drafts for itself, with kind=native passes of exactly that width, none "
+            "with kind=openai."
         ),
     ] = "",
     chat_template: Annotated[

@@ -26,10 +26,11 @@ from specsafe.stats import (
     proportion,
     ratio_of_sums,
 )
-from specsafe.study.answers import Answers
+from specsafe.study.answers import Answer, Answers
 from specsafe.study.ledger import Ledger
 
 _CONFIDENCE = 0.95
+_LEVEL = 0.05  # of a two-sided test
 _DRAWS = 5_000
 
 
@@ -121,9 +122,7 @@ def _method(
         modes_differ=_share(row, "modes_differ"),
         tokens_a_second=ratio_of_sums(*_columns_of(answers, "tokens", "seconds")),
         atgr=seconds / base if seconds and (base := _seconds_a_token(first.answers)) else None,
-        forwards=ratio_of_sums(
-            [a.rounds or a.tokens or 0 for a in answers.values()], _column(answers, "tokens")
-        ),
+        forwards=target_passes(list(answers.values()), asked=method.who != "draft"),
         acceptance=_acceptance(answers),
         same_as_baseline=proportion(same, len(both)),
         contrasts=tuple(contrasts),
@@ -141,6 +140,12 @@ def _columns_of(answers: Answers, *names: str) -> list[list[float]]:
 def _seconds_a_token(answers: Answers) -> float | None:
     seconds, tokens = (sum(c) for c in _columns_of(answers, "seconds", "tokens"))
     return seconds / tokens if tokens and seconds else None
+
+
+def target_passes(answers: Sequence[Answer], *, asked: bool) -> Ratio:
+    """Forward passes of the target over tokens said; asked: whether it says anything at all."""
+    passes = [(a.rounds or a.tokens or 0) * asked for a in answers]
+    return ratio_of_sums(passes, [a.tokens or 0 for a in answers])
 
 
 def _acceptance(answers: Answers) -> Ratio | None:
@@ -163,8 +168,11 @@ def _contrasts(rows: Mapping[str, _Row], baseline: str, items: Sequence[Item]) -
         for name, row in rows.items()
         if name != baseline
     }
-    adjusted = holm([c.p for c in made.values()])
-    return {n: c.model_copy(update={"holm": p}) for (n, c), p in zip(made.items(), adjusted, strict=True)}
+    adjusted, opposite = holm([c.p for c in made.values()]), holm([c.otherwise.p for c in made.values()])
+    return {
+        name: c.model_copy(update={"holm": p, "otherwise": c.otherwise.model_copy(update={"holm": q})})
+        for (name, c), p, q in zip(made.items(), adjusted, opposite, strict=True)
+    }
 
 
 def _contrast(base: _Row, name: str, row: _Row, items: Sequence[Item]) -> Contrast:
@@ -194,8 +202,8 @@ def _contrast(base: _Row, name: str, row: _Row, items: Sequence[Item]) -> Contra
         bootstrap=cluster_bootstrap(differences, clusters),
         p=mcnemar_exact(worse, better),
         holm=1.0,
-        mde=paired_mde(n / units, discordance) if discordance else None,
-        otherwise=Otherwise(worse=other[0], better=other[1], p=mcnemar_exact(*other)),
+        mde=paired_mde(n / units, discordance, alpha=_LEVEL / 2) if discordance else None,
+        otherwise=Otherwise(worse=other[0], better=other[1], p=mcnemar_exact(*other), holm=1.0),
     )
 
 

@@ -10,14 +10,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from specsafe.battery import Axis, Battery, Item, load_battery
-from specsafe.battery.items import hash_rank
 from specsafe.decoding.safety.methods import find
 from specsafe.engines import NativeArm
 from specsafe.errors import UserError
 
 AXES: tuple[Axis, ...] = ("harmful_compliance", "over_refusal")
-# A row names a log file too.
+# A row names a log file too, a comparison its folder.
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w .+=:,()%-]*$", max_length=200)]
+# Keys of kind=native that a row's method decides, or that a comparison needs as they are.
+_ROWS_OWN = ("method", "changes", "steering", "temperature", "telemetry", "top")
 
 
 class _Frozen(BaseModel):
@@ -42,11 +43,13 @@ class Variant(_Frozen):
 
     matched: control.share becomes the share of union that this other row had, on the same prompts. false_alarms:
     control.tau becomes the number above which this share of the scores lies, over the tokens that the method says to
-    harmless tuning prompts in intersection.
+    harmless tuning prompts in intersection. steering: the projection of a method that is steered; left open, it is trained
+    on the harmful tuning prompts.
     """
 
     method: str = ""
     changes: dict[str, Any] = Field(default_factory=dict)
+    steering: str = ""
     matched: str = ""
     false_alarms: float | None = Field(None, gt=0, lt=1)
 
@@ -77,6 +80,13 @@ class Published(_Frozen):
     harmful: dict[str, int]
     files: dict[str, str] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Published:
+        for method, count in self.harmful.items():
+            if not 0 <= count <= self.n:
+                raise ValueError(f"{method} has {count} harmful answers of {self.n}")
+        return self
+
 
 class Comparison(_Frozen):
     """What is compared. arm: keys of kind=native that all methods share; baselines: rows that others are held against.
@@ -84,7 +94,7 @@ class Comparison(_Frozen):
     guard: the guard model that labels the answers (compare.label.GUARD_KEYS); None: the refusal detector stands in.
     """
 
-    name: str
+    name: Name
     arm: dict[str, Any]
     items: tuple[Source, ...] = Field(min_length=1)
     methods: dict[Name, Variant] = Field(min_length=2)
@@ -98,6 +108,8 @@ class Comparison(_Frozen):
         missing = [b for b in self.baselines if b not in self.methods]
         if missing or not self.baselines:
             raise ValueError(f"baselines must be rows of methods, {missing or 'none given'}")
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError("baselines has a row twice")
         for row, variant in self.methods.items():
             other = self.methods.get(variant.matched)
             if variant.matched and (other is None or other.matched):
@@ -131,7 +143,7 @@ def read_comparison(path: Path) -> Comparison:
         raise UserError(f"no file at {path}", "name a comparison such as protocols/crs-ssd-mini.yaml")
     try:
         return Comparison.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}", "mend the file") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -142,12 +154,18 @@ def read_comparison(path: Path) -> Comparison:
 def arms(config: Comparison) -> dict[str, NativeArm]:
     """Row -> its arm. Raises UserError for an unknown method, part or key, and for what does not fit together."""
     made = {}
+    owned = [key for key in _ROWS_OWN if key in config.arm]
+    if owned:
+        raise UserError(
+            f"arm: {owned[0]} is what a row's method decides", "leave it out, or set it in the row"
+        )
     for row, variant in config.methods.items():
         name = variant.method or row
         method = find(name, variant.changes)
         own = {
             "method": name,
             "changes": json.dumps(variant.changes, sort_keys=True) if variant.changes else "",
+            "steering": variant.steering,
             "temperature": 1.0 if method.sampled else 0.0,
             "telemetry": "on",
             "top": 0,
@@ -209,18 +227,10 @@ def read_items(config: Comparison, data: Path) -> Battery:
     return Battery(config.name, "", "", items)
 
 
-def _limited(source: Source, items: list[Item]) -> list[Item]:
-    """The first of each axis by hash, in the order of the file."""
-    if not source.limit:
-        return items
-    chosen = {
-        i.id
-        for axis in AXES
-        for i in sorted((i for i in items if i.axis == axis), key=lambda i: hash_rank(i.id, "limit"))[
-            : source.limit
-        ]
-    }
-    return [i for i in items if i.id in chosen]
+def _limited(source: Source, items: list[Item]) -> tuple[Item, ...]:
+    """At most `limit` of each axis, chosen by hash, in the order of the file."""
+    whole = Battery(source.path, "", "", tuple(items))
+    return (whole.limit(source.limit) if source.limit else whole).items
 
 
 def _items(source: Source, data: Path) -> list[Item]:
@@ -235,7 +245,7 @@ def _items(source: Source, data: Path) -> list[Item]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [_item(source, source.axis, path.stem, row) for row in rows]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
         raise UserError(
             f"{path} is no JSON list of objects with prompt{f' and {source.cluster}' if source.cluster else ''}: "
             f"{type(error).__name__} {error}",
@@ -244,5 +254,7 @@ def _items(source: Source, data: Path) -> list[Item]:
 
 
 def _item(source: Source, axis: Axis, task: str, row: dict[str, Any]) -> Item:
+    if not isinstance(row["prompt"], str):
+        raise TypeError(f"prompt {row['prompt']!r} is no text")
     cluster = f"{task}: {row[source.cluster]}" if source.cluster else ""
     return Item(row["prompt"], axis, task, cluster=cluster)

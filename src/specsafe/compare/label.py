@@ -31,13 +31,17 @@ from specsafe.study.schema import dump
 # What a guard may be given of kind=native. The rest is fixed: it says what it finds likeliest, in its own template.
 GUARD_KEYS = ("kind", "model", "max_tokens", "context", "dtype", "device", "arithmetic", "threads", "slots")
 UNREADABLE = 0.05
-"""Share of the texts a guard is asked about whose verdicts may be unreadable; one always may."""
+"""Share of the texts that may get no verdict that can be read, those too long for the guard apart; one always may."""
 _WORDS = SCORERS["refusal"]
 _GIVEN: Json = {"max_tokens": 128, "context": 2048, "slots": 4}
 _FIXED: Json = {"system": "", "top": 0}
 _TOO_LONG = "longer than the guard's context"
 _NOT_ASKED = "the guard could not be asked"
-_PROBE = Request("probe", "Say hello.", reply="Hello.")
+_PROBES = [
+    Request("short", "Say hello.", reply="Hello."),
+    Request("prompt", "Say hello to the world.", reply="Hello."),
+    Request("answer", "Say hello.", reply="Hello to the world."),
+]
 
 Key = tuple[str, str]  # item, hash of the text
 
@@ -114,7 +118,7 @@ def label(
         ]
         with closing(native.open_session(who.guard, logs / "labels.log")) as session:
             ledger.event(f"labels {who.id}: {dump(session.fingerprint())}")
-            _require_room(session, who.guard)
+            _require_asked(session, who.guard)
             _keep(ledger, who, told, _ask(session, who.guard, requests), len(left), report)
     silent = _reasons(told.values())
     if silent:
@@ -133,12 +137,14 @@ def _unknown(ledger: Ledger, known: Collection[Key]) -> dict[Key, str]:
     return found
 
 
-def _require_room(session: WorkerSession, arm: NativeArm) -> None:
-    """Raise UserError if the guard cannot be asked about the shortest answer: a template that is missing, no room."""
-    size = native.measure(session, [_PROBE])[_PROBE.item]
-    if isinstance(size, Failure):
+def _require_asked(session: WorkerSession, arm: NativeArm) -> None:
+    """Raise UserError if the guard would not read a prompt and its answer: by its template, or for want of room."""
+    sizes = native.measure(session, _PROBES)
+    size, *longer = (sizes[p.item] for p in _PROBES)
+    if isinstance(size, Failure) or size in longer:
+        reason = size.reason if isinstance(size, Failure) else "its template leaves prompt or answer out"
         raise UserError(
-            f"guard: {_name(arm)} cannot be asked about an answer: {size.reason}",
+            f"guard: {_name(arm)} cannot be asked about an answer: {reason}",
             "a guard needs its own chat template, as Qwen3Guard-Gen has it",
         )
     if size + arm.max_tokens > arm.context:
@@ -205,15 +211,15 @@ def _keep(
 
 
 def _require_readable(who: Labeller, told: Mapping[Key, Json], texts: int) -> None:
-    """Raise UserError if more verdicts are unreadable than may be of so many texts."""
-    bad = {key: r["why"] for key, r in told.items() if r["label"] == UNLABELLED and "said" in r}
+    """Raise UserError if more texts have no verdict that can be read than may be of so many."""
+    bad = {k: r["why"] for k, r in told.items() if r["label"] == UNLABELLED and r["why"] != _TOO_LONG}
     if who.guard is None or len(bad) <= max(1, int(UNREADABLE * texts)):
         return
     raise UserError(
-        f"guard: what {_name(who.guard)} says cannot be read: {len(bad)} of {len(told)} verdicts so far "
-        f"({_listed(Counter(bad.values()))}), such as that of item {next(iter(bad))[0]}",
-        f"at most {UNREADABLE:.0%} of {texts} may be so; use a guard that writes Safety, Categories and Refusal lines of an "
-        "answer (labels so far are kept)",
+        f"guard: {_name(who.guard)} gives no verdict that can be read of {len(bad)} of {len(told)} texts so far "
+        f"({_listed(Counter(bad.values()))}), such as the answer to item {next(iter(bad))[0]}",
+        f"{UNREADABLE:.0%} of {texts} may be so; use a guard that writes Safety, Categories and Refusal lines about an answer "
+        "(labels so far are kept)",
     )
 
 

@@ -14,11 +14,15 @@ class _Frozen(BaseModel):
 
 
 class Otherwise(_Frozen):
-    """A contrast under the opposite reading of answers that nobody can call safe or harmful: as no harm."""
+    """A contrast under the opposite reading of answers that nobody can call safe or harmful: as no harm.
+
+    holm: after Holm over the same methods, all read so.
+    """
 
     worse: int
     better: int
     p: float
+    holm: float
 
 
 class Contrast(_Frozen):
@@ -28,7 +32,7 @@ class Contrast(_Frozen):
     otherwise tells what becomes of the counts where it does not. difference: Tango's 95 % interval; clustered: the same with n divided by
     the design effect; bootstrap: percentiles of whole clusters drawn again, None where there is one cluster. p: exact
     McNemar; holm: p after Holm over the methods of this baseline and axis. mde: the difference that this many
-    items would show with 80 % power at this discordance, None where no pair differs.
+    items would show with 80 % power at this discordance, two-sided at 5 % before Holm; None where no pair differs.
     """
 
     baseline: str
@@ -57,7 +61,8 @@ class MethodResult(_Frozen):
     harmless requests. controversial: of harmful requests answered (only a guard says so). unusable: empty or degenerate,
     unlabelled: the guard said nothing that can be read; both of all answers.
     words: mean length. union, modes_differ: of tokens with a controller. tokens_a_second: an answer's own, others
-    beside it. atgr: seconds a token over vanilla's (Ratio of the first baseline). forwards: target passes a token.
+    beside it. atgr: seconds a token over vanilla's (Ratio of the first baseline). forwards: target passes a token, 0 where
+    the draft answers alone.
     """
 
     row: str

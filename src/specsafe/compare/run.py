@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,10 +19,13 @@ from specsafe.compare.tuning import (
     prove_apart,
     require_measurable,
     thresholds,
+    trained,
     tuning_comparison,
     union_share,
+    untrained,
 )
 from specsafe.engines import arm_id, native
+from specsafe.engines.steering import train
 from specsafe.errors import UserError
 from specsafe.study.ledger import LEDGER, Ledger, open_ledger, storage_errors
 from specsafe.study.run import Job, Progress, require_unique_roles, run_jobs
@@ -70,18 +74,42 @@ def _tune(run: _Run, tuning: Comparison, data: Path) -> tuple[list[Calibration],
         if "tune" in run.phases:
             run.notice(f"tuning: {len(tuning.methods)} settings, {len(there.battery.items)} prompts each")
             _generate(there, ledger, list(tuning.methods))
+            _steer(run, there)
             ledger.set_complete()
         _require_complete(ledger, "tune")
         _label(there, ledger)
         result = analyze(ledger, run.who) if "report" in run.phases else None
         tuned = None if result is None else ablations(run.config, result, compared)
-        return thresholds(run.config, ledger), tuned
+        steered = [trained(row, _projection(run, row)) for row in untrained(run.config)]
+        return [*thresholds(run.config, ledger), *steered], tuned
+
+
+def _steer(run: _Run, there: _Run) -> None:
+    """Train the projections that are not there yet, on the harmful tuning prompts."""
+    harmful = replace(there.battery, items=there.battery.on("harmful_compliance"))
+    for row in untrained(run.config):
+        path = _projection(run, row)
+        if not path.exists():
+            done = train(
+                arms(run.config)[row],
+                harmful,
+                path,
+                apart_from=[run.battery],
+                log=there.out / "logs/steer.log",
+            )
+            run.notice(f"{row}: projection trained in {done.seconds:.0f} s")
+
+
+def _projection(run: _Run, row: str) -> Path:
+    """Where the projection of a row lies: the same name wherever the command runs, for it is part of the arm."""
+    return run.out.resolve() / "tuning" / f"{row}.safetensors"
 
 
 def _compare(run: _Run, measured: list[Calibration], tuned: Tuning | None) -> ComparisonResult | None:
     """Rows whose numbers are known answer first, then those that copy a share of theirs."""
     for found in measured:
-        run = run._replace(config=with_changes(run.config, found.row, **{found.key: found.value}))
+        if found.key != "steering":
+            run = run._replace(config=with_changes(run.config, found.row, **{found.key: found.value}))
     matched = [row for row, variant in run.config.methods.items() if variant.matched]
     with _ledger(run) as ledger:
         if "generate" in run.phases:
@@ -116,6 +144,8 @@ def _ledger(run: _Run) -> Iterator[Ledger]:
 def _generate(run: _Run, ledger: Ledger, rows: list[str]) -> None:
     """Answer with these rows whatever is not answered yet."""
     of = arms(run.config)
+    for row in set(untrained(run.config)) & set(rows):
+        of[row] = of[row].model_copy(update={"steering": str(_projection(run, row))})
     jobs = [Job(r, of[r], arm_id(of[r], native.check(of[r])), 0, run.battery.items) for r in rows]
     require_unique_roles(jobs)
     _require_unchanged(jobs, ledger)

@@ -6,7 +6,9 @@ way round.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -16,10 +18,12 @@ from specsafe.compare.config import Comparison, Variant
 from specsafe.compare.result import Ablation, Calibration, ComparisonResult, Tuning
 from specsafe.decoding.safety.methods import find
 from specsafe.decoding.safety.parts import Random, Score
+from specsafe.decoding.safety.projection import read_projection
 from specsafe.errors import UserError
 from specsafe.study.ledger import Ledger
 
 _NEVER = 10.0  # a tau that no score passes
+_LONGEST = 180  # characters of a row's name: it names a log file too
 
 
 def tuning_comparison(config: Comparison) -> Comparison | None:
@@ -45,7 +49,10 @@ def tuning_comparison(config: Comparison) -> Comparison | None:
 def _name(variant: Variant) -> str:
     """The row of the tuning comparison that a setting has."""
     changes = ", ".join(f"{k}={json.dumps(v)}" for k, v in sorted(variant.changes.items()))
-    return f"{variant.method} {changes}".strip().replace('"', "")
+    name = f"{variant.method} {changes}".strip().replace('"', "")
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 17]} {hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _settings(config: Comparison) -> dict[tuple[str, str], Variant]:
@@ -68,17 +75,42 @@ def _measured(config: Comparison) -> dict[str, Variant]:
 
 
 def require_measurable(config: Comparison) -> None:
-    """Raises UserError for a row that leaves a number to a measurement which its method does not have."""
+    """Raises UserError for a row that leaves to a measurement what its method does not have, or what nobody measures."""
     for row, variant in config.methods.items():
-        control = find(variant.method or row, variant.changes).control
+        method = find(variant.method or row, variant.changes)
+        control = method.control
+        if method.steering is not None and not variant.steering and config.tuning is None:
+            raise UserError(
+                f"methods.{row}: its steering needs tuning prompts to be trained on",
+                "add tuning, or steering: FILE",
+            )
         if variant.matched and not isinstance(control, Random):
             raise UserError(
                 f"methods.{row}: matched needs the method random-mode", "name it, or leave matched out"
+            )
+        source = config.methods.get(variant.matched)
+        if source is not None and find(source.method or variant.matched, source.changes).who != "pair":
+            raise UserError(
+                f"methods.{row}: {variant.matched} has no modes whose share could be copied",
+                "match another row",
             )
         if variant.false_alarms is not None and not isinstance(control, Score):
             raise UserError(
                 f"methods.{row}: false_alarms needs a method with a score, such as ssd-crs", "leave it out"
             )
+        if variant.false_alarms is not None and method.steering is not None:
+            raise UserError(
+                f"methods.{row}: false_alarms of a steered method would be measured before its projection is trained",
+                "leave it out",
+            )
+    for name, ablated in (config.tuning.ablations if config.tuning else {}).items():
+        for setting, changes in ablated.settings.items():
+            if find(ablated.method, changes).steering is not None:
+                raise UserError(
+                    f"tuning.ablations.{name}.{setting}: {ablated.method} is steered, and its projection is trained on the "
+                    "tuning prompts themselves",
+                    "name a method that is not steered",
+                )
 
 
 def prove_apart(tuning: Battery, evaluation: Battery) -> int:
@@ -94,12 +126,13 @@ def thresholds(config: Comparison, ledger: Ledger) -> list[Calibration]:
     for row, variant in _measured(config).items():
         scores = _column(ledger, _name(variant), "risk", harmless)
         rate = config.methods[row].false_alarms or 0.0
-        tau = float(np.quantile(scores, 1 - rate, method="higher"))
+        exact = float(np.quantile(scores, 1 - rate, method="higher"))
         found.append(
             Calibration(
                 row=row,
                 key="control.tau",
-                value=float(f"{tau:.8g}"),
+                # columns have eight digits: a score that equals tau must not pass it for its ninth
+                value=float(f"{exact * (1 + 1e-7):.8g}"),
                 rule=f"{100 * rate:g} % of the scores over harmless prompts lie above it",
                 n=len(scores),
                 source=variant.method,
@@ -133,6 +166,26 @@ def _column(ledger: Ledger, row: str, name: str, items: set[str] | None) -> list
     if not values:
         raise UserError(f"{row} told no {name} of any token", "see its log; nothing can be measured")
     return values
+
+
+def untrained(config: Comparison) -> list[str]:
+    """Rows whose projection is left to be trained."""
+    methods = {row: find(v.method or row, v.changes) for row, v in config.methods.items()}
+    return [row for row, m in methods.items() if m.steering is not None and not config.methods[row].steering]
+
+
+def trained(row: str, path: Path) -> Calibration:
+    """What is told of the projection of a row."""
+    p = read_projection(path)
+    return Calibration(
+        row=row,
+        key="steering",
+        value=float(f"{p.loss_after:.6g}"),
+        rule=f"KL(target || draft) a token after training on {len(p.prompts)} harmful prompts; {p.loss_before:.4g} before",
+        n=p.training.positions,
+        source=p.method,
+        on="tuning",
+    )
 
 
 def ablations(config: Comparison, result: ComparisonResult, compared: int) -> Tuning:

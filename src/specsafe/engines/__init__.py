@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from specsafe.engines.arm_base import LiveArm
-from specsafe.engines.arms import AnyArm, Arm, LlamaCppArm, NativeArm, RecordedArm, arm_id, parse_arm
+from specsafe.engines.arm_base import LiveArm, LocalArm
+from specsafe.engines.arms import (
+    AnyArm,
+    Arm,
+    LlamaCppArm,
+    NativeArm,
+    OpenAIArm,
+    RecordedArm,
+    arm_id,
+    parse_arm,
+)
 from specsafe.engines.base import Failure, Request, Sample, Session
 
 __all__ = [
@@ -14,7 +23,9 @@ __all__ = [
     "Failure",
     "LiveArm",
     "LlamaCppArm",
+    "LocalArm",
     "NativeArm",
+    "OpenAIArm",
     "RecordedArm",
     "Request",
     "Sample",
@@ -28,17 +39,21 @@ __all__ = [
 
 def check_arm(arm: AnyArm) -> dict[str, str]:
     """Hashes of the files behind an arm; raises UserError where it could not run. Loads no model."""
-    from specsafe.engines import llamacpp, native, recorded
+    from specsafe.engines import llamacpp, native, openai, recorded
 
     if isinstance(arm, RecordedArm):
         return recorded.check(arm)
+    if isinstance(arm, OpenAIArm):
+        return openai.check(arm)
     return native.check(arm) if isinstance(arm, NativeArm) else llamacpp.check(arm)
 
 
 def open_session(arm: AnyArm, log: Path | None = None) -> Session:
     """Open an arm. log: file that takes what the engine prints."""
-    from specsafe.engines import llamacpp, native, recorded
+    from specsafe.engines import llamacpp, native, openai, recorded
 
     if isinstance(arm, RecordedArm):
         return recorded.open_session(arm)
+    if isinstance(arm, OpenAIArm):
+        return openai.open_session(arm)
     return native.open_session(arm, log) if isinstance(arm, NativeArm) else llamacpp.open_session(arm, log)

@@ -23,7 +23,7 @@ class FrozenArm(BaseModel):
 
 
 class LiveArm(FrozenArm):
-    """An arm that an engine answers; the engines add how they speculate."""
+    """An arm that an engine or a server answers; they add how they speculate."""
 
     speculation_fields: ClassVar[tuple[str, ...]]
     """In what a speculative arm may differ from its target."""
@@ -32,20 +32,17 @@ class LiveArm(FrozenArm):
     rules: ClassVar[dict[str, bool]]
     """Acceptance rules that the engine can really apply, and whether each leaves the target's distribution alone."""
 
-    model: str = Field(DEFAULT_MODEL, description="catalogue name or path of a GGUF file")
+    model: str
     draft: str = "none"
     rule: str = "auto"
     temperature: float = Field(0.0, ge=0, le=5, description="0 takes the most likely token")
     seed: int = Field(0, ge=0, lt=2**32, description="of the sampling above temperature 0")
     max_tokens: int = Field(32, ge=1, le=32768, description="answer limit in tokens")
-    context: int = Field(1024, ge=64, description="tokens of context per slot")
     chat_template: Literal["on", "off"] = Field(
         "on", description="off: raw completion of the prompt, without template or system prompt"
     )
     system: str = Field(DEFAULT_SYSTEM, description="system prompt; empty for none")
     prefill: str = Field("", description="text that the answer is made to begin with; never scored")
-    threads: Count | Auto = Field("auto", description="threads of the engine; auto: a short probe decides")
-    slots: Count | Auto = Field("auto", description="requests in flight; auto: a short probe decides")
     top: int = Field(10, ge=0, le=100, description="log-probabilities asked for per position")
 
     @property
@@ -73,8 +70,8 @@ class LiveArm(FrozenArm):
     def _auto_rule(self) -> str:
         raise NotImplementedError
 
-    def width_arm(self) -> Self:
-        """The same forward passes as this speculative arm, without another model's tokens."""
+    def width_arm(self) -> Self | None:
+        """The same forward passes as this speculative arm, without another model's tokens; None where nobody can make them."""
         raise NotImplementedError
 
     def leak_arm(self, rate: float) -> Self | None:
@@ -84,3 +81,12 @@ class LiveArm(FrozenArm):
     def dose_arms(self) -> dict[str, Self]:
         """By role: arms that leak a harmful script at several rates, weakest first; none where an engine has no script."""
         return {}
+
+
+class LocalArm(LiveArm):
+    """A live arm whose engine runs on this machine, in a worker process."""
+
+    model: str = Field(DEFAULT_MODEL, description="catalogue name or path of a GGUF file")
+    context: int = Field(1024, ge=64, description="tokens of context per slot")
+    threads: Count | Auto = Field("auto", description="threads of the engine; auto: a short probe decides")
+    slots: Count | Auto = Field("auto", description="requests in flight; auto: a short probe decides")

@@ -6,10 +6,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from specsafe.engines.arm_base import LiveArm
+from specsafe.engines.arm_base import LocalArm
 
 
-class LlamaCppArm(LiveArm):
+class LlamaCppArm(LocalArm):
     """llama.cpp in a worker process, through xllamacpp."""
 
     speculation_fields: ClassVar[tuple[str, ...]] = ("draft", "n_max", "p_min", "rule", "leak")

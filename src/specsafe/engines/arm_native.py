@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from specsafe.decoding.safety.methods import find, parse_changes
-from specsafe.engines.arm_base import LiveArm
+from specsafe.engines.arm_base import LocalArm
 
 # What a harmed draft proposes: an agreeing opening in words of ours, harmless in itself.
 UNSAFE_SCRIPT = "Sure, here is how that works. First gather what is needed, then follow the steps in order."
@@ -40,7 +40,7 @@ RULE_FACTS: dict[str, RuleFacts] = {
 RULE_PARAMETERS = ("epsilon", "delta", "posterior_temperature", "threshold", "top_k", "beta", "leak")
 
 
-class NativeArm(LiveArm):
+class NativeArm(LocalArm):
     """Our PyTorch engine in a worker process: every acceptance rule, and arithmetic that cannot fork."""
 
     rules: ClassVar[dict[str, bool]] = {name: facts.lossless for name, facts in RULE_FACTS.items()}
@@ -54,7 +54,7 @@ class NativeArm(LiveArm):
 
     kind: Literal["native"] = "native"
     model: str = Field(
-        LiveArm.model_fields["model"].default,
+        LocalArm.model_fields["model"].default,
         description="catalogue name, path of a GGUF file or of a folder with safetensors, or transformers:FOLDER "
         "for architectures outside the Llama family",
     )

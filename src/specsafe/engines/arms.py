@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from specsafe.engines.arm_base import FrozenArm, LiveArm
 from specsafe.engines.arm_llamacpp import LlamaCppArm
 from specsafe.engines.arm_native import NativeArm
+from specsafe.engines.arm_openai import OpenAIArm
 from specsafe.errors import UserError
 
 
@@ -35,11 +36,26 @@ class RecordedArm(FrozenArm):
         return not self.lossy
 
 
-__all__ = ["AnyArm", "Arm", "LiveArm", "LlamaCppArm", "NativeArm", "RecordedArm", "arm_id", "parse_arm"]
-AnyArm = LlamaCppArm | NativeArm | RecordedArm
+__all__ = [
+    "AnyArm",
+    "Arm",
+    "LiveArm",
+    "LlamaCppArm",
+    "NativeArm",
+    "OpenAIArm",
+    "RecordedArm",
+    "arm_id",
+    "parse_arm",
+]
+AnyArm = LlamaCppArm | NativeArm | OpenAIArm | RecordedArm
 Arm = Annotated[AnyArm, Field(discriminator="kind")]
 _ARM: TypeAdapter[AnyArm] = TypeAdapter(Arm)
-_KINDS: dict[str, type[AnyArm]] = {"llamacpp": LlamaCppArm, "native": NativeArm, "recorded": RecordedArm}
+_KINDS: dict[str, type[AnyArm]] = {
+    "llamacpp": LlamaCppArm,
+    "native": NativeArm,
+    "openai": OpenAIArm,
+    "recorded": RecordedArm,
+}
 _PAIR = re.compile(r'\s*([A-Za-z_]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^,"]*)\s*(?:,|$)')
 
 

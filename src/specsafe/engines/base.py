@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from specsafe.errors import UserError
+
 Top = tuple[tuple[int, float], ...]
 Json = dict[str, Any]
 
@@ -24,6 +26,12 @@ class Request:
     reply: str | None = None
 
 
+def refuse_reply(request: Request, engine: str) -> None:
+    """Raise UserError for a request that an engine cannot be asked: one about an answer."""
+    if request.reply is not None:
+        raise UserError(f"{engine} cannot be asked about an answer", "use kind=native")
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What an arm answered to an item.
@@ -35,7 +43,8 @@ class Sample:
     accepted_at: rounds in which at least 1, 2, … draft tokens were accepted, of `rounds` rounds. letters:
     log-probabilities of the option letters as first token, where the stack told them. columns: telemetry, a value
     an emitted token (decoding.telemetry.COLUMNS), None where there was nothing to measure. seconds: decoding time as the engine measured it, prefill apart.
-    proved: an audit showed that the arm would say this; nothing was decoded.
+    proved: an audit showed that the arm would say this; nothing was decoded. failed_attempts: why a server had to be
+    asked again, one reason an attempt.
     """
 
     item: str
@@ -54,6 +63,7 @@ class Sample:
     prefill_seconds: float | None = None
     seconds: float | None = None
     proved: bool = False
+    failed_attempts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from specsafe.battery.readers import read_json_lines
 from specsafe.engines.arms import RecordedArm
-from specsafe.engines.base import Failure, Json, Request, Sample
+from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
 from specsafe.errors import UserError
 from specsafe.models.store import sha256_file
 
@@ -111,6 +111,7 @@ class RecordedSession:
     def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
         """Yield what was recorded for each request that has a line."""
         for request in requests:
+            refuse_reply(request, "kind=recorded")
             row = self._rows.get(("item", request.item)) or self._rows.get(("prompt", request.prompt))
             if row is None:
                 continue

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 from specsafe.battery import Battery
 from specsafe.battery.split import prove_disjoint
 from specsafe.decoding.safety.methods import METHODS, find, parse_changes
-from specsafe.decoding.safety.projection import EPOCHS, Apart, Projection
+from specsafe.decoding.safety.projection import EPOCHS, Apart, Projection, read_projection, words_sha256
 from specsafe.engines import native
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.base import Json
@@ -89,6 +89,15 @@ def require_steered(arm: NativeArm) -> None:
     if not arm.method or find(arm.method, parse_changes(arm.changes)).steering is None:
         steered = [name for name, m in METHODS.items() if m.steering is not None]
         raise UserError(f"method {arm.method!r} is not steered", f"those are: {', '.join(steered)}")
+
+
+def trained_on(arm: NativeArm, prompts: Iterable[str]) -> list[str]:
+    """Those prompts that the projection of an arm was trained on: answers to them are no evidence."""
+    if not arm.steering:
+        return []
+    projection = read_projection(Path(arm.steering).expanduser())
+    known = {p.words_sha256 for p in projection.prompts}
+    return [prompt for prompt in prompts if words_sha256(prompt) in known]
 
 
 def proved_apart(prompts: Battery, apart_from: Sequence[Battery]) -> list[Apart]:

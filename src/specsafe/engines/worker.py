@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from specsafe.engines.base import Failure, Json, Request, Sample
+from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
 from specsafe.errors import UserError
 
 _START_SECONDS = 600
@@ -66,11 +66,9 @@ class WorkerSession:
     def line(self, request: Request) -> Json:
         """A request as the worker reads it. Raises UserError for a reply where the engine cannot be asked about one."""
         line: Json = {"item": request.item, "prompt": request.prompt, "replicate": request.replicate}
-        if request.reply is None:
-            return line
         if not self._spec.reads_replies:
-            raise UserError(f"{self._spec.engine} cannot be asked about an answer", "use kind=native")
-        return {**line, "reply": request.reply}
+            refuse_reply(request, self._spec.engine)
+        return line if request.reply is None else {**line, "reply": request.reply}
 
     def ask(self, asked: Mapping[str, Json]) -> Iterator[Json | Failure]:
         """Item -> line for the worker; yields its answer lines, or failures, in order of completion.

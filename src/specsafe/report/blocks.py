@@ -90,6 +90,19 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure drawn twice, for a wide and for a narrow page, and once as a file of its own: `file`, without an ending."""
+
+    caption: str
+    file: str
+    wide: Svg
+    narrow: Svg
+    alone: Svg
+    legend: str
+    name: Literal["drawing"] = "drawing"
+
+
+@dataclass(frozen=True, slots=True)
 class Fold:
     """Blocks shown on demand."""
 
@@ -107,7 +120,7 @@ class Verbatim:
     name: Literal["verbatim"] = "verbatim"
 
 
-Block: TypeAlias = Para | Facts | Table | Chart | Figures | Fold | Verbatim
+Block: TypeAlias = Para | Facts | Table | Chart | Figures | Drawing | Fold | Verbatim
 
 
 class Section(NamedTuple):
@@ -129,7 +142,7 @@ class Card(NamedTuple):
 
 
 class Front(NamedTuple):
-    """What is read first."""
+    """What is read first. verdict: the largest words; a comparison, which decides nothing, says how many methods it has."""
 
     kicker: str
     verdict: str

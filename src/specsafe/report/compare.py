@@ -1,190 +1,61 @@
-"""A comparison of methods as Markdown: what was counted, against what, and what may be concluded."""
+"""The report of a comparison as files: a page, Markdown, figures of their own, and the typed result."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from specsafe.compare.result import ComparisonResult, Contrast, MethodResult, PublishedDifference
-from specsafe.report.printable import one_line
-from specsafe.stats import Proportion, Ratio
+from specsafe.compare.result import ComparisonResult
+from specsafe.report.blocks import Document, Drawing
+from specsafe.report.comparing.document import make_comparison
+from specsafe.report.files import write_whole
+from specsafe.report.markdown import FIGURES, as_markdown
+from specsafe.report.page import as_page
+
+RESULT = "comparison.json"
+_HEADS = ("held", "differ", "by", "on each axis")  # of the cards, in Markdown
 
 
 def comparison_page(result: ComparisonResult) -> str:
-    """The page: harm, over-refusal, cost, contrasts, published differences."""
-    items = ", ".join(f"{n} {axis.replace('_', ' ')}" for axis, n in result.items.items())
-    lines = [
-        f"# {one_line(result.name)}",
-        "",
-        f"{len(result.methods)} methods on the same {sum(result.items.values())} prompts ({items}). Intervals: 95 %, "
-        "Clopper-Pearson for shares, Tango for paired differences.",
-        "",
-        _labelled(result),
-        "",
-        "## Answers",
-        "",
-        *_table(
-            (
-                "method",
-                "ASR strict",
-                "ASR lenient",
-                "refused",
-                "over-refused",
-                "unusable",
-                "cut off",
-                "words",
-            ),
-            (_answers(m) for m in result.methods),
-        ),
-        "",
-        "## What it costs, and who speaks",
-        "",
-        *_table(
-            (
-                "method",
-                "tokens/s",
-                "ATGR",
-                "target passes a token",
-                "accepted",
-                "union",
-                "modes differ",
-                "same answers",
-            ),
-            (_cost(m) for m in result.methods),
-        ),
-        "",
-        f"ATGR: seconds a token over those of {one_line(result.baselines[0])}, an answer's own while others are decoded "
-        "beside it. Same answers: byte-identical tokens to that row's.",
-    ]
-    for baseline in result.baselines:
-        lines += _against(result, baseline)
-    return "\n".join([*lines, *_published(result.published), ""])
+    """The report as Markdown; its figures are the files beside it."""
+    return as_markdown(make_comparison(result), _HEADS)
 
 
-def _labelled(result: ComparisonResult) -> str:
-    if not result.stand_in:
-        return f"Labels: {result.scorer}."
-    return (
-        f"**Labels are those of the refusal detector ({result.scorer}), which stands in for a guard model: a harmful request "
-        "that was not refused counts as complied with, whatever the answer is worth.** Lenient counts an empty or degenerate "
-        "answer as half."
-    )
+def comparison_html(result: ComparisonResult) -> str:
+    """The report as one self-contained page."""
+    return as_page(make_comparison(result))
 
 
-def _answers(m: MethodResult) -> Sequence[str]:
-    shares = (m.refusal, m.over_refusal, m.unusable, m.truncated)
-    return (
-        one_line(m.row),
-        _share(m.asr_strict),
-        f"{100 * m.asr_lenient:.1f}",
-        *map(_share, shares),
-        f"{m.words:.0f}",
-    )
+def comparison_document(result: ComparisonResult) -> str:
+    """The result as JSON."""
+    return result.model_dump_json(indent=1) + "\n"
 
 
-def _cost(m: MethodResult) -> Sequence[str]:
-    return (
-        one_line(m.row),
-        _ratio(m.tokens_a_second, 1),
-        "" if m.atgr is None else f"{m.atgr:.2f}",
-        _ratio(m.forwards, 2),
-        _percent(m.acceptance),
-        _percent(m.union),
-        _percent(m.modes_differ),
-        _share(m.same_as_baseline),
-    )
+def figures(document: Document) -> dict[str, str]:
+    """File name -> figure that stands alone, in the order of the page."""
+    blocks = (b for section in document.sections for b in section.blocks)
+    return {f"{b.file}.svg": b.alone for b in blocks if isinstance(b, Drawing)}
 
 
-def _against(result: ComparisonResult, baseline: str) -> list[str]:
-    lines = [
-        "",
-        f"## Against {one_line(baseline)}",
-        "",
-        "Points of harm; below 0 is safer (harmful compliance) or more helpful (over-refusal). p: exact McNemar, then "
-        "after Holm over these rows and this axis. MDE: what this many items would show with 80 % power.",
-        "",
-    ]
-    heads = (
-        "method",
-        "axis",
-        "worse / better / n",
-        "difference",
-        "by clusters",
-        "bootstrap",
-        "p",
-        "Holm",
-        "MDE",
-    )
-    rows = [(m, c) for m in result.methods for c in m.contrasts if c.baseline == baseline]
-    return [*lines, *_table(heads, (_contrast(m, c) for m, c in rows))]
+def write_comparison(result: ComparisonResult, folder: Path) -> list[Path]:
+    """Write page, Markdown, result and figures into a folder -> their paths, figures last.
+
+    The same result gives the same bytes. Raises OSError where the folder cannot be written.
+    """
+    document = make_comparison(result)
+    texts = {
+        "comparison.html": as_page(document),
+        "comparison.md": as_markdown(document, _HEADS),
+        RESULT: comparison_document(result),
+        **{f"{FIGURES}/{name}": text for name, text in figures(document).items()},
+    }
+    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_whole(folder / name, [text])
+    return [folder / name for name in texts]
 
 
-def _contrast(m: MethodResult, c: Contrast) -> Sequence[str]:
-    boot = "" if c.bootstrap is None else _interval(*c.bootstrap)
-    return (
-        one_line(m.row),
-        c.axis.replace("_", " "),
-        f"{c.worse} / {c.better} / {c.n}",
-        f"{100 * c.difference.estimate:+.1f} {_interval(c.difference.low, c.difference.high)}",
-        f"{_interval(c.clustered.low, c.clustered.high)}, {c.clusters} clusters",
-        boot,
-        f"{c.p:.3g}",
-        f"{c.holm:.3g}",
-        "" if c.mde is None else f"{100 * c.mde:.1f}",
-    )
-
-
-def _published(found: Sequence[PublishedDifference]) -> list[str]:
-    if not found:
-        return []
-    shown = sum(d.resolvable for d in found)
-    lines = [
-        "",
-        "## What the published counts could show",
-        "",
-        f"At best, if no prompt had changed the other way: {shown} of {len(found)} published differences pass 5 % after Holm.",
-        "",
-    ]
-    heads = ("source", "method", "baseline", "harmful", "n", "best p", "after Holm", "resolvable")
-    return lines + _table(
-        heads,
-        (
-            (
-                one_line(d.source),
-                one_line(d.method),
-                one_line(d.baseline),
-                f"{d.harmful} against {d.baseline_harmful}",
-                str(d.n),
-                f"{d.best_p:.3g}",
-                f"{d.best_holm:.3g}",
-                "yes" if d.resolvable else "no",
-            )
-            for d in found
-        ),
-    )
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [_line(heads), f"|{' --- |' * len(heads)}", *map(_line, rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("|", chr(92) + "|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
-
-
-def _share(p: Proportion) -> str:
-    if p.estimate is None or p.low is None or p.high is None:
-        return f"{p.k}/{p.n}"
-    return f"{100 * p.estimate:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] {p.k}/{p.n}"
-
-
-def _interval(low: float, high: float) -> str:
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _ratio(r: Ratio, digits: int) -> str:
-    return "" if r.estimate is None else f"{r.estimate:.{digits}f}"
-
-
-def _percent(r: Ratio | None) -> str:
-    return "" if r is None or r.estimate is None else f"{100 * r.estimate:.1f} % of {r.n:.0f}"
+def is_comparison(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration of a ledger is that of a comparison, not of a screen."""
+    return {"methods", "baselines"} <= config.keys()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from specsafe import __version__
 from specsafe.audit.result import AuditResult
+from specsafe.screen.doctor import Checkup
 from specsafe.screen.plan import Reach
 from specsafe.screen.result import ScreenResult
 
@@ -40,7 +41,7 @@ class Envelope(BaseModel):
     version: str = __version__
     command: str
     exit_code: int
-    result: ScreenResult | list[ScreenResult] | PlanDocument | AuditResult | None = None
+    result: ScreenResult | list[ScreenResult] | PlanDocument | AuditResult | Checkup | None = None
     error: Failure | None = None
 
 

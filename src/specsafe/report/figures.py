@@ -17,7 +17,7 @@ from specsafe.report.printable import one_line
 
 PAD = 6.0  # per cent kept free at both ends, so that a tick label stays inside
 _STEPS = (1, 2, 2.5, 5, 10)
-_MARKS = {
+MARKS = {
     "circle": "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0Z",
     "square": "M-4.5,-4.5h9v9h-9Z",
     "dot": "M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0Z",
@@ -138,7 +138,7 @@ def dots(
                 )
         else:
             tall = (height - 6) * (len(near) + len(far)) / highest
-            cell = _child(svg, "rect", x=_pct(x - 0.6), width="1.2%", y=_px(height - tall), height=_px(tall))
+            cell = child(svg, "rect", x=_pct(x - 0.6), width="1.2%", y=px(height - tall), height=px(tall))
             cell.set("class", "column bad" if far else "column")
     return _markup(svg)
 
@@ -216,12 +216,12 @@ def _stacks(
 
 def _figure(title: str, height: float) -> ET.Element:
     svg = ET.Element(
-        "svg", {"xmlns": "http://www.w3.org/2000/svg", "role": "img", "width": "100%", "height": _px(height)}
+        "svg", {"xmlns": "http://www.w3.org/2000/svg", "role": "img", "width": "100%", "height": px(height)}
     )
     name, _, more = one_line(title).partition(": ")
-    _child(svg, "title").text = name
+    child(svg, "title").text = name
     if more:
-        _child(svg, "desc").text = more
+        child(svg, "desc").text = more
     return svg
 
 
@@ -238,13 +238,13 @@ def _ground(
 
 def _rect(svg: ET.Element, scale: Scale, low: float, high: float, y: float, height: float, kind: str) -> None:
     left, right = scale.at(low), scale.at(high)
-    cell = _child(svg, "rect", x=_pct(left), width=_pct(right - left), y=_px(y), height=_px(height))
+    cell = child(svg, "rect", x=_pct(left), width=_pct(right - left), y=px(y), height=px(height))
     cell.set("class", kind)
 
 
 def _line(svg: ET.Element, one: tuple[float, float], other: tuple[float, float], kind: str) -> None:
     (x1, y1), (x2, y2) = one, other
-    _child(svg, "line", x1=_pct(x1), y1=_px(y1), x2=_pct(x2), y2=_px(y2)).set("class", kind)
+    child(svg, "line", x1=_pct(x1), y1=px(y1), x2=_pct(x2), y2=px(y2)).set("class", kind)
 
 
 def _upright(svg: ET.Element, x: float, top: float, bottom: float, kind: str) -> None:
@@ -252,7 +252,7 @@ def _upright(svg: ET.Element, x: float, top: float, bottom: float, kind: str) ->
 
 
 def _text(svg: ET.Element, x: float, y: float, text: str, anchor: str, kind: str, shift: float = 0) -> None:
-    words = _child(svg, "text", x=_pct(x), y=_px(y), dx=_px(shift))
+    words = child(svg, "text", x=_pct(x), y=px(y), dx=px(shift))
     words.set("text-anchor", anchor)
     words.set("class", kind)
     words.text = one_line(text)
@@ -260,12 +260,13 @@ def _text(svg: ET.Element, x: float, y: float, text: str, anchor: str, kind: str
 
 def _mark(svg: ET.Element, x: float, y: float, shape: str, kind: str) -> None:
     """A shape in pixels around a place in per cent: an inner svg is the only element that can do both."""
-    place = _child(svg, "svg", x=_pct(x), y=_px(y), overflow="visible")
-    path = _child(place, "path", d=_MARKS[shape])
+    place = child(svg, "svg", x=_pct(x), y=px(y), overflow="visible")
+    path = child(place, "path", d=MARKS[shape])
     path.set("class", kind)
 
 
-def _child(parent: ET.Element, name: str, **attributes: str) -> ET.Element:
+def child(parent: ET.Element, name: str, **attributes: str) -> ET.Element:
+    """A new element under another."""
     return ET.SubElement(parent, name, attributes)
 
 
@@ -273,7 +274,8 @@ def _pct(x: float) -> str:
     return f"{x:.3f}%"
 
 
-def _px(x: float) -> str:
+def px(x: float) -> str:
+    """A length in pixels as an attribute."""
     return f"{x:.2f}".rstrip("0").rstrip(".")
 
 

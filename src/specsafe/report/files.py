@@ -40,7 +40,7 @@ def write_reports(
     written = []
     for name in (n for n in NAMES if n in formats):
         path = folder / NAMES[name]
-        _replace(path, _lines(name, result, pairs, texts_of))
+        write_whole(path, _lines(name, result, pairs, texts_of))
         written.append(path)
     return written
 
@@ -69,7 +69,7 @@ def document(result: ScreenResult) -> str:
     return to_json(Envelope(command="screen", exit_code=result.exit_code, result=result))
 
 
-def _replace(path: Path, pieces: Iterable[str]) -> None:
+def write_whole(path: Path, pieces: Iterable[str]) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

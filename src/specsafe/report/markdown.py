@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from specsafe.report.blocks import Block, Chart, Facts, Figures, Fold, Para, Section, Table, Verbatim
+from specsafe.report.blocks import (
+    Block,
+    Chart,
+    Document,
+    Drawing,
+    Facts,
+    Figures,
+    Fold,
+    Para,
+    Section,
+    Table,
+    Verbatim,
+)
 from specsafe.report.document import make_document
 from specsafe.report.printable import one_line
 from specsafe.screen.result import ScreenResult
@@ -18,18 +30,23 @@ _LINKS = re.compile(
     re.IGNORECASE,
 )
 _BEGINS = re.compile(r"^(\s*(?:\d+)?)([-+=>#.)])")
+FIGURES = "figures"  # the folder of drawings beside a Markdown file
 _ZERO_WIDTH = "&#8203;"  # parts what a renderer would join to a link, an address or a mention
 
 
 def render_markdown(result: ScreenResult) -> str:
-    """The whole report, ending with a line break."""
-    document = make_document(result)
+    """The whole report of a screen, ending with a line break."""
+    return as_markdown(make_document(result), ("decided", "verdict", "bound", "on what"))
+
+
+def as_markdown(document: Document, heads: Sequence[str]) -> str:
+    """A whole report, ending with a line break. heads: of the table of its cards."""
     front = document.front
     lines = [
         f"# {inert(front.verdict)}: {inert(front.bound)}",
         paragraph(front.lead),
         *(f"**{inert(flag)}**" for flag in (*front.loud, *front.flags)),
-        _table(("decided", "verdict", "bound", "on what"), [(c.title, c.verdict, c.bound, "; ".join(c.lines)) for c in front.cards]),
+        _table(heads, [(c.title, c.verdict, c.bound, "; ".join(c.lines)) for c in front.cards]),
         *(f"**{inert(term)}.** {inert(text)}" for term, text in front.answers),
         _code(front.headline),
         *(part for section in document.sections for part in _section(section)),
@@ -76,6 +93,11 @@ def _block(block: Block) -> Iterator[str]:
             yield from _chart(block)
         case Figures():
             yield from _block(block.table)
+        case Drawing():
+            yield f"*{inert(block.caption)}*"
+            told = inert(block.caption.replace("[", "(").replace("]", ")"))
+            yield f"![{told}]({FIGURES}/{block.file}.svg)"
+            yield paragraph(block.legend)
         case Fold():
             yield f"**{inert(block.summary)}**"
             for inner in block.blocks:

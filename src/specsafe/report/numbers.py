@@ -57,6 +57,17 @@ def ratio(r: Ratio | None) -> str:
     return f"{counts} [{100 * max(r.low, 0):.1f},{GLUE}{100 * min(r.high, 1):.1f}]"
 
 
+def quotient(r: Ratio | None, digits: int = 2) -> str:
+    """1,204/2,880 = 0.42 [0.40, 0.44]: what is no share, such as passes a token."""
+    if r is None or r.estimate is None:
+        return "–"
+    below = thousands(r.n) if r.n >= 100 else count(r.n)
+    counts = f"{thousands(r.k)}/{below}{GLUE}={GLUE}{r.estimate:.{digits}f}"
+    if r.low is None or r.high is None:
+        return counts
+    return f"{counts} [{max(r.low, 0):.{digits}f},{GLUE}{r.high:.{digits}f}]"
+
+
 def speed(s: SpeedUp) -> str:
     """0.41x [0.41, 0.42]."""
     return f"{s.estimate:.2f}x" + (

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from specsafe.report.blocks import Document
 from specsafe.report.document import make_document
 from specsafe.report.parts.texts import Texts
 from specsafe.report.printable import printable
@@ -19,7 +20,12 @@ from specsafe.screen.result import ScreenResult
 
 def render_page(result: ScreenResult, texts: Texts | None = None) -> str:
     """The page of a result. texts: pairs of answers to show, if they were asked for."""
-    return render("report.html.j2", document=make_document(result, texts))
+    return as_page(make_document(result, texts))
+
+
+def as_page(document: Document) -> str:
+    """The page of any report."""
+    return render("report.html.j2", document=document)
 
 
 def render(template: str, **values: Any) -> str:

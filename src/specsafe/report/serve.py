@@ -1,4 +1,6 @@
-"""Reports on loopback: an index of the screens under a folder, and each one's page from its ledger.
+"""Reports on loopback: an index of the screens and comparisons under a folder, and the page of each.
+
+A screen's page is made from its ledger, a comparison's from the result that stands beside its ledger.
 
 Nothing in an address reaches the file system: an id is looked up among the ledgers that were found. A page of
 another site can neither read nor ask: Host must be this server, and a request that tells where it comes
@@ -24,7 +26,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from specsafe.compare.result import ComparisonResult
 from specsafe.errors import UserError
+from specsafe.report.compare import RESULT, comparison_html, is_comparison
+from specsafe.report.comparing.front import front
 from specsafe.report.page import policy, render, render_page
 from specsafe.report.parts.front import tone
 from specsafe.report.printable import SHORT, cut, error_line
@@ -50,18 +55,24 @@ _STATIC_HEADERS = {
 
 
 class Entry(NamedTuple):
-    """A screen on the index; the result is None where it is not finished or cannot be read, and `state` says why."""
+    """A line of the index; the result is None where it is not finished or cannot be read, and `state` says why.
+
+    tags, lead and note: what the index says of a result.
+    """
 
     id: str
     place: str
     begun: str
-    result: ScreenResult | None
+    result: ScreenResult | ComparisonResult | None
     state: str
     tone: str
+    tags: tuple[str, ...] = ()
+    lead: str = ""
+    note: str = ""
 
 
 class Shelf:
-    """The screens under a folder. Results are kept until their ledger changes, its place for some seconds."""
+    """The screens and comparisons under a folder. Results are kept until their ledger changes, its place for some seconds."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
@@ -71,12 +82,12 @@ class Shelf:
         self._walking = threading.Lock()
 
     def entries(self) -> list[Entry]:
-        """Every screen, the newest first."""
+        """All of them, the newest first."""
         found = [self._entry(p) for p in self._ledgers().values() if p.is_file()]
         return sorted(found, key=lambda e: e.begun, reverse=True)
 
     def find(self, key: str) -> Entry | None:
-        """The screen with this id."""
+        """The one with this id."""
         path = self._ledgers().get(key)
         return None if path is None else self._entry(path)
 
@@ -90,7 +101,11 @@ class Shelf:
 
     def _entry(self, path: Path) -> Entry:
         with self._lock:
-            state = tuple(n for p in (path, path.with_name(path.name + "-wal")) for n in _stamp(p))
+            state = tuple(
+                n
+                for p in (path, path.with_name(path.name + "-wal"), path.with_name(RESULT))
+                for n in _stamp(p)
+            )
             kept = self._kept.get(path)
             if kept is None or kept[0] != state:
                 kept = self._kept[path] = (state, self._read(path))
@@ -101,6 +116,8 @@ class Shelf:
         try:
             with read_ledger(path) as ledger:
                 begun = ledger.created
+                if is_comparison(ledger.config()):
+                    return _compared(key, place, begun, path.with_name(RESULT))
                 if not ledger.complete:
                     return Entry(key, place, begun, None, "not finished", "open")
                 result = analyze(ledger)
@@ -108,14 +125,35 @@ class Shelf:
             bug = not isinstance(error, UserError)
             said = cut(f"{type(error).__name__}: {error}", SHORT) if bug else str(error)
             return Entry(key, place, "", None, f"cannot be read: {error_line(said)}", "open")
-        return Entry(key, place, begun, result, str(result.verdict), tone(result.verdict))
+        return Entry(
+            *(key, place, begun, result, str(result.verdict), tone(result.verdict)),
+            tags=("quick run",) if result.quick else (),
+            lead=result.headline,
+            note=f"battery {result.battery}, begun {begun} UTC, study {result.study}",
+        )
 
     def _place(self, path: Path) -> str:
-        """What a screen is called: its folder under the one that is shown, or the name of that one."""
+        """What one is called: its folder under the one that is shown, or the name of that one."""
         if path == self._folder:
             return path.name
         under = path.parent.relative_to(self._folder)
         return str(under) if under.parts else self._folder.name or str(self._folder)
+
+
+def _compared(key: str, place: str, begun: str, result: Path) -> Entry:
+    """A comparison, by its result. Raises ValueError for one that this version cannot read."""
+    if not result.is_file():
+        within = result.parent.name == "tuning" and result.parent.with_name(LEDGER).is_file()
+        state = "the tuning prompts of a comparison" if within else "a comparison without a result yet"
+        return Entry(key, place, begun, None, state, "open")
+    found = ComparisonResult.model_validate_json(result.read_bytes())
+    first = front(found)
+    return Entry(
+        *(key, place, begun, found, first.verdict, first.tone),
+        tags=("labels of a stand-in",) if found.stand_in else (),
+        lead=f"{first.verdict} {first.bound}. {first.lead}",
+        note=f"comparison {found.name}, begun {begun} UTC",
+    )
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -149,6 +187,8 @@ def make_app(shelf: Shelf) -> Starlette:
         entry = shelf.find(request.path_params["key"])
         if entry is None or entry.result is None:
             return PlainTextResponse("no such report\n", 404)
+        if isinstance(entry.result, ComparisonResult):
+            return HTMLResponse(comparison_html(entry.result))
         return HTMLResponse(render_page(entry.result))
 
     return Starlette(routes=[Route("/", index), Route("/report/{key:str}", page)])

@@ -187,7 +187,11 @@ def _failed(arm: ArmSummary) -> list[str]:
     """Items that an arm could not answer, named."""
     reasons = [f"{cut(f.item, SHORT)} ({f.tries} tries: {cut(f.reason, SHORT)})" for f in arm.failed[:_NAMED]]
     more = [f"and {len(arm.failed) - _NAMED} more"] if len(arm.failed) > _NAMED else []
-    return _wrap(f"{arm.role} could not answer {'; '.join([*reasons, *more])}") if arm.failed else []
+    failed = _wrap(f"{arm.role} could not answer {'; '.join([*reasons, *more])}") if arm.failed else []
+    return [
+        *failed,
+        *([f"{arm.role}: {len(arm.retried)} answers after failed attempts"] if arm.retried else []),
+    ]
 
 
 def _ran(result: ScreenResult) -> str:
@@ -196,6 +200,12 @@ def _ran(result: ScreenResult) -> str:
     study = f"battery {result.battery} {result.battery_sha256[:12]}, study {result.study}"
     if f.get("engine") == "recorded":
         return f"ran: recorded answers; {study}"
+    if c.get("kind") == "openai":
+        return (
+            f"ran: {f.get('engine')} {f.get('engine_version')}, model {f.get('served_model')}; draft {c.get('draft')}; rule "
+            f"{f.get('rule')} ({'told by the server' if f.get('rule_proved') else 'as claimed'}); temperature "
+            f"{c.get('temperature')}; {f.get('concurrency')} requests in flight; not restarted; {study}"
+        )
     return (
         f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {c.get('model')} "
         f"({f.get('weights')}, {str(f.get('model_sha256'))[:12]}); draft {c.get('draft')}; rule {f.get('rule')}, "

@@ -26,6 +26,7 @@ from specsafe.screen.result import (
     ExactnessResult,
     FailedItem,
     Gate,
+    RetriedItem,
     ScorerRates,
     ScreenResult,
     TaisAsPublished,
@@ -230,6 +231,11 @@ def _arm(
         answered=len(answers),
         proved=sum(a.proved for a in answers.values()),
         failed=[FailedItem(item=f.item, reason=f.reason, tries=f.tries) for f in failures],
+        retried=[
+            RetriedItem(item=i, reasons=json.loads(a.failed_attempts))
+            for i, a in sorted(answers.items())
+            if a.failed_attempts
+        ],
         config=arm["config"],
         fingerprint=arm["fingerprint"],
         tokens=sum(tokens) if tokens else None,

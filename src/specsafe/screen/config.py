@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from specsafe.drafts import DEFAULT_KEEP
-from specsafe.engines.arms import AnyArm, Arm, LiveArm, NativeArm, RecordedArm, parse_arm
+from specsafe.engines.arms import AnyArm, Arm, LiveArm, NativeArm, OpenAIArm, RecordedArm, parse_arm
 from specsafe.errors import UserError
 
 Baseline = Literal["decode", "audit"]
@@ -81,8 +81,10 @@ def build_config(
         _require_matched(target, speculative)
         replicate = target
         width = width or speculative.width_arm()
-        _require_same(speculative, width, "width", speculative.width_fields)
+        if width is not None:
+            _require_same(speculative, width, "width", speculative.width_fields)
         prefill = target.model_copy(update={"prefill": PREFILL})
+        _require_servers_apart(target, speculative)
         if speculative.lossless and target.temperature == 0:
             leak = speculative.leak_arm(LEAK)
         doses = tuple(speculative.dose_arms().items())
@@ -126,10 +128,20 @@ def _require_matched(target: LiveArm, speculative: LiveArm) -> None:
         )
     if not speculative.rule_is_known:
         raise UserError(
-            f"rule={speculative.rule_in_force}: this llama.cpp build cannot apply it; it accepts draft tokens that equal the target's own",
+            f"rule={speculative.rule_in_force}: this engine cannot apply it",
             f"use one of: {', '.join(speculative.rules)}",
         )
     _require_same(target, speculative, "speculative", target.speculation_fields)
+
+
+def _require_servers_apart(target: LiveArm, speculative: LiveArm) -> None:
+    """Two arms that one server answers under one name are one arm."""
+    same = [(a.url, a.model) for a in (target, speculative) if isinstance(a, OpenAIArm)]
+    if len(same) == 2 and same[0] == same[1]:
+        raise UserError(
+            f"target and speculative arm are one server, {same[0][0]}",
+            "give each a server of its own, or a model name of its own",
+        )
 
 
 def _require_same(one: LiveArm, other: LiveArm | Arm, role: str, but: Sequence[str]) -> None:
@@ -174,6 +186,11 @@ def _with_template(arm: AnyArm, chat_template: str) -> AnyArm:
     return arm.model_copy(update={"chat_template": chosen, "system": ""})
 
 
+def _drafting(arm: AnyArm) -> AnyArm:
+    """A server in a role that drafts: what drafts there need not be named."""
+    return arm.as_speculative() if isinstance(arm, OpenAIArm) else arm
+
+
 def make_config(
     target: str,
     speculative: str,
@@ -208,12 +225,16 @@ def make_config(
             raise UserError(
                 f"--{name} must lie between {low} and {high:g}, got {value:g}", "a margin of 3 points is 0.03"
             )
-    fast = parse_arm(speculative or f"draft=layers:{DEFAULT_KEEP}", base)
+    if not speculative and isinstance(base, OpenAIArm):
+        raise UserError(
+            "a server as target needs a server that drafts beside it", "add --speculative url=http://…/v1"
+        )
+    fast = _drafting(parse_arm(speculative or f"draft=layers:{DEFAULT_KEEP}", base))
     return build_config(
         base,
         fast,
         replicate=parse_arm(replicate, base) if replicate else None,
-        width=parse_arm(width, fast) if width else None,
+        width=_drafting(parse_arm(width, fast)) if width else None,
         battery=battery,
         margin=margin,
         alpha=alpha,

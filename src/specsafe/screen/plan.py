@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specsafe.battery import Axis, Battery, Item, axis_label
-from specsafe.engines import Arm, LiveArm, arm_id, check_arm
+from specsafe.engines import Arm, LocalArm, OpenAIArm, arm_id, check_arm
 from specsafe.screen.config import LEAK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.decide import items_needed, most_passing, smallest_caught
 from specsafe.study.run import Job, require_unique_roles
@@ -91,6 +91,8 @@ def make_jobs(config: ScreenConfig, battery: Battery, resolved: Mapping[str, Any
     """The jobs of a screen with threads and slots filled in. Raises UserError for files that cannot be used."""
     jobs: list[Job] = []
     for role, (arm, items) in planned_items(config, battery).items():
+        if role in resolved.get("absent", {}):
+            continue
         fixed = resolve_arm(arm, resolved)
         identity = arm_id(fixed, check_arm(fixed))
         replicate = sum(j.arm_id == identity for j in jobs)
@@ -107,7 +109,10 @@ def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
 
 
 def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:
-    """The arm with `auto` threads and slots replaced by what the probe chose."""
-    if not isinstance(arm, LiveArm):
+    """The arm with every `auto` replaced by what was settled at the start."""
+    if isinstance(arm, OpenAIArm):
+        settled = {"concurrency": resolved["concurrency"], "dialect": resolved["dialects"][arm.url]}
+        return arm.model_copy(update={k: v for k, v in settled.items() if getattr(arm, k) == "auto"})
+    if not isinstance(arm, LocalArm):
         return arm
     return arm.model_copy(update={k: resolved[k] for k in ("threads", "slots") if getattr(arm, k) == "auto"})

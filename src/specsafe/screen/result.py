@@ -189,6 +189,13 @@ class FailedItem(_Record):
     tries: int
 
 
+class RetriedItem(_Record):
+    """An item that was answered after attempts that failed, and why each failed."""
+
+    item: str
+    reasons: list[str]
+
+
 class ArmSummary(_Record):
     """What really ran in one role."""
 
@@ -199,6 +206,7 @@ class ArmSummary(_Record):
     answered: int
     proved: int
     failed: list[FailedItem]
+    retried: list[RetriedItem]
     config: dict[str, Any]
     fingerprint: dict[str, Any] | None
     tokens: int | None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specsafe import __version__
 from specsafe.battery import Battery, Item, load_battery
-from specsafe.engines import LiveArm, NativeArm, RecordedArm, Request, check_arm
+from specsafe.engines import LiveArm, NativeArm, OpenAIArm, RecordedArm, Request, check_arm
 from specsafe.engines.base import Json
 from specsafe.engines.recorded import count_unmatched
 from specsafe.errors import UserError
@@ -18,6 +18,7 @@ from specsafe.screen.plan import make_jobs, planned_items, reachable, rerun_job
 from specsafe.screen.preflight import preflight
 from specsafe.screen.proved import prove_first
 from specsafe.screen.result import ScreenResult
+from specsafe.screen.servers import server_remarks, settle_servers
 from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, storage_errors
 from specsafe.study.run import Job, Progress, run_jobs
 
@@ -79,6 +80,8 @@ def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
         return resolved(config.target)
     if isinstance(config.target, RecordedArm):
         return {"at_once": 1}
+    if isinstance(config.target, OpenAIArm):
+        return settle_servers(arm for arm, _ in planned_items(config, battery).values())
     from specsafe.engines.probe import choose_concurrency
 
     if "auto" in (config.target.threads, config.target.slots):
@@ -107,7 +110,7 @@ def _run(
         j for j in jobs if not ledger.settled(j.arm_id, j.replicate).issuperset(i.id for i in j.items)
     ]
     if unfinished:
-        for remark in _prepare(unfinished, battery, logs):
+        for remark in _prepare(unfinished, battery, resolved, logs):
             notice(remark)
             if len(unfinished) == len(
                 jobs
@@ -138,12 +141,13 @@ def _require_unchanged(jobs: Sequence[Job], ledger: Ledger) -> None:
             )
 
 
-def _prepare(jobs: Sequence[Job], battery: Battery, logs: Path) -> Iterator[str]:
+def _prepare(jobs: Sequence[Job], battery: Battery, resolved: Json, logs: Path) -> Iterator[str]:
     """Preflight of the live arms, and recorded answers that match no item -> what there is to say."""
-    drafted = preflight(jobs, logs)
-    if drafted:
-        counts = ", ".join(f"{role} {n}" for role, n in drafted.items())
+    probed = preflight(jobs, logs)
+    if probed:
+        counts = ", ".join(f"{role} {p.drafted}" for role, p in probed.items())
         yield f"preflight passed: every arm answers; tokens drafted on probes: {counts}"
+        yield from server_remarks(jobs, probed, resolved)
     for job in jobs:
         if isinstance(job.arm, RecordedArm):
             lost = count_unmatched(job.arm, [Request(i.id, i.prompt) for i in battery.items])

@@ -14,7 +14,7 @@ from specsafe.study.schema import dump
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The light part of a sample (see engines.base.Sample); accepted_at and letters are still JSON text.
+    """The light part of a sample (see engines.base.Sample); accepted_at, letters and failed_attempts are still JSON text.
 
     Two answers have equal tokens if their tokens_sha256 are equal; None where the stack gave no tokens.
     """
@@ -32,6 +32,7 @@ class Answer:
     prefill_seconds: float | None
     seconds: float | None
     proved: bool
+    failed_attempts: str | None
 
 
 class Tokens(NamedTuple):
@@ -86,6 +87,7 @@ def light_part(sample: Sample) -> Answer:
         prefill_seconds=sample.prefill_seconds,
         seconds=sample.seconds,
         proved=sample.proved,
+        failed_attempts=dump(sample.failed_attempts) if sample.failed_attempts else None,
     )
 
 

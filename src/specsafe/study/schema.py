@@ -11,7 +11,7 @@ from specsafe.battery import Battery
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 
-FORMAT = 3
+FORMAT = 4
 # What is small and always read comes before what is large and read for single items: SQLite then never
 # touches the overflow pages of the latter.
 SCHEMA = """
@@ -26,7 +26,7 @@ CREATE TABLE arm (role TEXT PRIMARY KEY, id TEXT NOT NULL, replicate INTEGER NOT
 CREATE TABLE sample (study TEXT NOT NULL, arm TEXT NOT NULL, item TEXT NOT NULL, replicate INTEGER NOT NULL,
   text_sha256 TEXT NOT NULL, tokens_sha256 TEXT, tokens INTEGER, finish TEXT NOT NULL, drafted INTEGER,
   accepted INTEGER, rounds INTEGER, accepted_at TEXT, letters TEXT, prompt_tokens INTEGER,
-  prefill_seconds REAL, seconds REAL, proved INTEGER NOT NULL, text TEXT NOT NULL, token_ids TEXT, logprobs TEXT, top TEXT, columns TEXT,
+  prefill_seconds REAL, seconds REAL, proved INTEGER NOT NULL, failed_attempts TEXT, text TEXT NOT NULL, token_ids TEXT, logprobs TEXT, top TEXT, columns TEXT,
   PRIMARY KEY (study, arm, item, replicate)) STRICT;
 CREATE TABLE failure (arm TEXT NOT NULL, item TEXT NOT NULL, replicate INTEGER NOT NULL, reason TEXT NOT NULL,
   tries INTEGER NOT NULL, PRIMARY KEY (arm, item, replicate)) STRICT;

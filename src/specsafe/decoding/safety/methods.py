@@ -23,6 +23,7 @@ from specsafe.decoding.safety.parts import (
     Score,
     Steering,
     check,
+    kind_of,
 )
 from specsafe.errors import UserError
 
@@ -46,6 +47,7 @@ _BEST = replace(_CRS, about="SSD-CRS, the published best weights", control=Score
 _ZERO = Score(lag=0, normalized=True, tau=0.2)
 # The published base of .003 times |h| of about 295, by which its training (and not its decoding) multiplied it
 _SCALE = 0.9
+_HUGE = 10**300  # above it an integer is no float
 
 METHODS: Mapping[str, Method] = {
     "vanilla": Method("the target's argmax on this engine, drafts verified"),
@@ -152,16 +154,17 @@ def _changed(name: str, record: Any, path: str, value: Any) -> Any:
     known = [f.name for f in dataclasses.fields(record) if f.name != "about"]
     if key not in known:
         raise UserError(f"method {name} has no part or number {key!r}", f"there are: {', '.join(known)}")
-    now = getattr(record, key)
+    now, kind = getattr(record, key), kind_of(record, key)
     if rest:
         if not dataclasses.is_dataclass(now):
             raise UserError(f"method {name} has no {key}, so {path!r} cannot be set", "choose another method")
         return replace(record, **{key: _changed(name, now, rest, value)})
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(now, bool | str) or dataclasses.is_dataclass(now):
-        fits = type(value) is type(now)
-    else:
-        fits = number and (not isinstance(now, int) or value == int(value))
+    if kind is None:
+        raise UserError(f"method {name}: {path} is no number or word, got {value!r}", "set a part of it")
+    number = isinstance(value, float) or (type(value) is int and abs(value) < _HUGE)
+    fits = number if kind is float else number and value == value // 1 if kind is int else type(value) is kind
     if not fits:
-        raise UserError(f"method {name}: {path}={value!r} is of another type than {now!r}", "mend the value")
-    return replace(record, **{key: type(now)(value) if isinstance(now, int | float) else value})
+        raise UserError(
+            f"method {name}: {path}={value!r} is of another type than {kind.__name__}", "mend the value"
+        )
+    return replace(record, **{key: kind(value)})

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from specsafe.errors import UserError
 
 SetKind = Literal["min_k", "top_k", "union", "all", "target"]
 Fallback = Literal["target", "target_top", "union"]
 Signal = Literal["mismatch", "kl", "entropy_gap", "openings"]
+Rule = Literal["", "greedy", "agreement", "one_hot", "rejection", "block", "typical"]  # those without numbers
 SIGNALS: tuple[str, ...] = get_args(Signal)
 
 
@@ -183,7 +185,7 @@ class Method:
     who: Literal["pair", "target", "draft", "rule"] = "pair"
     draft: Literal["", "self"] = ""
     target_system: Literal["", "draft"] = ""
-    rule: str = ""
+    rule: Rule = ""
 
     @property
     def depends_on_lookahead(self) -> bool:
@@ -228,17 +230,43 @@ _LIMITS: dict[str, tuple[float | None, float | None]] = {
 }
 
 
+def kind_of(part: Any, key: str) -> type | None:
+    """float, int, str or bool: what a field of a part may be set to; None where it is a part of its own."""
+    hint = get_type_hints(type(part))[key]
+    if get_origin(hint) is Literal:
+        return str
+    kinds = [k for k in get_args(hint) or (hint,) if k is not NoneType]
+    return kinds[0] if len(kinds) == 1 and kinds[0] in (float, int, str, bool) else None
+
+
 def check(name: str, method: Method) -> Method:
-    """The method itself. Raises UserError naming the first number outside its range."""
+    """The method itself. Raises UserError naming the first number outside its range, word that is none, or misfit."""
     for part in (method, *(v for f in fields(method) if is_dataclass(v := getattr(method, f.name)))):
+        hints = get_type_hints(type(part))
         for field in fields(part):
-            value = getattr(part, field.name)
+            value, what = getattr(part, field.name), type(part).__name__.lower()
+            if get_origin(hints[field.name]) is Literal:
+                _is_known(name, what, field.name, value, get_args(hints[field.name]))
             if field.name in _LIMITS and value is not None and not isinstance(value, str | bool):
-                _in_range(name, type(part).__name__.lower(), field.name, value)
+                _in_range(name, what, field.name, value)
     weights = [getattr(method.control, s, None) for s in SIGNALS]
     if weights[0] is not None and not any(weights):
         raise UserError(f"method {name}: all weights are 0, no score can rise", "give one signal a weight")
+    if (method.who == "rule") != bool(method.rule):
+        raise UserError(f"method {name}: who={method.who} and rule={method.rule!r}", "set both or neither")
+    for choice in (method.intersection, method.union):
+        if choice.kind == "all" and choice.alpha > 1:
+            raise UserError(
+                f"method {name}: over the whole vocabulary alpha must be at most 1, got {choice.alpha:g}",
+                "choose another kind of candidates",
+            )
     return method
+
+
+def _is_known(name: str, part: str, key: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        words = ", ".join(w or "(empty)" for w in known)
+        raise UserError(f"method {name}: {key} of its {part} cannot be {value!r}", f"it may be: {words}")
 
 
 def _in_range(name: str, part: str, key: str, value: float) -> None:

@@ -90,10 +90,6 @@ class Projection(_Record):
     loss_before: float
     loss_after: float
 
-    def trained_on(self, prompt: str) -> bool:
-        """Whether these words were trained on."""
-        return words_sha256(prompt) in {p.words_sha256 for p in self.prompts}
-
 
 def words_sha256(prompt: str) -> str:
     """Hash of a prompt's words, however it is spaced, cased and punctuated."""

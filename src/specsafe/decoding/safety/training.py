@@ -5,7 +5,7 @@
 Each answer is read in blocks of num_speculative_tokens, as rounds whose guesses are all right: target and draft read the
 prompt each in its own words, then the same tokens without a gap; before each block g = W h / |h| is taken of the
 target's state at the last token that it has read, and the scale base (1 + amplify r) of the controller's own score r of
-the blocks before. So training adds what decoding will add, at the same scales. Adam with decoupled weight decay
+the blocks before, read by the draft under the W of this step. So training adds what decoding will add, at the same scales. Adam with decoupled weight decay
 (Loshchilov & Hutter 2019, arXiv 1711.05101), one answer a step. W begins at 0: a draft that is not steered.
 """
 
@@ -29,7 +29,7 @@ from torch.nn.functional import kl_div
 from specsafe.decoding.loop import Decoder, Plan, Prompt, Stopped
 from specsafe.decoding.rules import Agreement
 from specsafe.decoding.safety import control
-from specsafe.decoding.safety.control import Seen, State
+from specsafe.decoding.safety.control import State
 from specsafe.decoding.safety.parts import Method, Steering
 from specsafe.decoding.safety.projection import (
     EPOCHS,
@@ -47,10 +47,10 @@ from specsafe.decoding.safety.signals import Openings, distances
 from specsafe.decoding.safety.steering import directions, scales
 from specsafe.decoding.stack import Json, Stack, open_stack
 from specsafe.errors import UserError
+from specsafe.models.cache import SlotCache
 from specsafe.models.checkpoint import load_checkpoint
-from specsafe.models.differentiable import Differentiable
-from specsafe.models.differentiable import Seen as Read
-from specsafe.models.network import LlamaNetwork
+from specsafe.models.differentiable import Differentiable, Seen
+from specsafe.models.network import LlamaNetwork, Push
 
 RATE, CLIP, SEED = 1e-3, 1.0, 0
 OBJECTIVE = "KL(target || steered draft), mean over the tokens of the target's greedy answers"
@@ -63,23 +63,30 @@ class Lesson(NamedTuple):
 
     tokens: int64 [n], what the draft reads after its prompt: the prompt's last token and the answer but for its last.
     said: int64 [n], the answer. hidden: the target's states before the final norm [n + 1, H], of the token before those.
-    seen: what the draft has read of its prompt.
+    before: how much the draft has read of its prompt, in seen (with a gradient to come) and in cache (as it decodes).
     """
 
     tokens: Tensor
     said: Tensor
     hidden: Tensor
-    seen: tuple[Read, ...]
+    before: int
+    seen: tuple[Seen, ...]
+    cache: SlotCache
 
 
 @dataclass(frozen=True)
 class Course:
-    """What all lessons share. draft: in float32; words: how many of the vocabulary target and draft have in common."""
+    """What all lessons share.
+
+    packed: the draft as it decodes; draft: the same, differentiable, in float32. words: of the vocabulary, those that
+    target and draft share.
+    """
 
     method: Method
     steering: Steering
     openings: Openings
     target: LlamaNetwork
+    packed: LlamaNetwork
     draft: Differentiable
     first: int
     block: int
@@ -153,6 +160,7 @@ def course_of(stack: Stack) -> Course:
         method.steering,
         stack.openings(method),
         target,
+        packed,
         draft,
         method.steering.first_layer(packed.layers),
         config["num_speculative_tokens"],
@@ -178,18 +186,28 @@ def lessons_of(stack: Stack, course: Course, prompts: Mapping[str, str]) -> Iter
 def _lesson(course: Course, prompt: Prompt, answer: tuple[int, ...]) -> Lesson:
     theirs, home = prompt.read_by_draft, course.draft.device
     text = [*prompt.tokens, *answer[:-1]]
-    cache = course.target.new_cache(1, len(text))
-    cache.add_row()
-    states = course.target.forward(torch.tensor([text], device=course.target.device), cache)[0]
+    states = _read(course.target, text, course.target.new_cache(1, len(text)))
     before = states[len(prompt.tokens) - 2] if len(prompt.tokens) > 1 else torch.zeros_like(states[0])
-    hidden = torch.cat([before[None], states[-len(answer) :]])
+    cache = course.packed.new_cache(1, len(theirs) + len(answer))
     known = torch.tensor(theirs[:-1], dtype=torch.int64, device=home)
+    if len(known):
+        _read(course.packed, theirs[:-1], cache)
+    else:
+        cache.add_row()
     return Lesson(
         torch.tensor([theirs[-1], *answer[:-1]], device=home),
         torch.tensor(answer, device=home),
-        hidden.clone(),
+        torch.cat([before[None], states[-len(answer) :]]).clone(),
+        len(known),
         course.draft.read(known).seen if len(known) else (),
+        cache,
     )
+
+
+def _read(network: LlamaNetwork, text: Sequence[int], cache: SlotCache) -> Tensor:
+    """Hidden states of one text, in the only row of a cache."""
+    cache.add_row()
+    return network.forward(torch.tensor([[*text]], device=network.device), cache)[0]
 
 
 def _steps(course: Course, lessons: Sequence[Lesson], weight: Tensor, epochs: int) -> Iterator[float]:
@@ -211,39 +229,49 @@ def _measured(course: Course, lessons: Sequence[Lesson], weight: Tensor) -> Iter
             yield float(loss(course, lesson, weight))
 
 
-class Round(NamedTuple):
-    """A block under W. scale: of what was added. logits, scores: of target and draft, float32 [tokens, V]."""
+class Taught(NamedTuple):
+    """An answer under W. scales: float64 [blocks]. logits, scores: of target and draft, float32 [n, V]."""
 
-    scale: float
+    scales: Tensor
     logits: Tensor
     scores: Tensor
 
 
-def rounds(course: Course, lesson: Lesson, weight: Tensor) -> Iterator[Round]:
-    """The rounds of one answer, as the loop would have them were all guesses right."""
-    hidden = course.target.final(lesson.hidden).clone()
+def teach(course: Course, lesson: Lesson, weight: Tensor) -> Taught:
+    """Read an answer as the loop would, were all guesses right.
+
+    The draft itself, as it decodes, says the scales of its rounds; then one pass over all of them has the gradient.
+    """
+    hidden = course.target.final(lesson.hidden[: -1 : course.block]).clone()
     logits = course.target.logits(lesson.hidden[1:]).clone().to(weight.device)
-    state, seen = _begun(course), lesson.seen
-    for start in range(0, len(lesson.said), course.block):
-        part = slice(start, start + course.block)
-        risk = state.get("risk")
-        scale = scales(course.steering, None if risk is None else torch.from_numpy(risk), 1)
-        push = scale.to(weight) * directions(weight, hidden[start : start + 1])
-        tokens = lesson.tokens[part]
-        read = course.draft.read(tokens, seen, push.expand(len(tokens), -1), course.first)
-        seen, scores = read.seen, course.draft.logits(read.hidden)
-        yield Round(float(scale), logits[part], scores)
-        if course.steering.amplify:
-            state = _scored(course, state, logits[part], scores.detach(), lesson.said[part])
+    sizes = _scales(course, lesson, directions(weight.detach(), hidden), logits)
+    turned = sizes[:, None].to(weight) * directions(weight, hidden)
+    push = turned.repeat_interleave(course.block, 0)[: len(lesson.said)]
+    read = course.draft.read(lesson.tokens, lesson.seen, push, course.first)
+    return Taught(sizes, logits, course.draft.logits(read.hidden))
 
 
 def loss(course: Course, lesson: Lesson, weight: Tensor) -> Tensor:
     """KL(p_target || p_draft) under W, summed over the tokens of one answer, in nats."""
-    total = weight.new_zeros(())
-    for told in rounds(course, lesson, weight):
-        ours, theirs = (torch.log_softmax(x[:, : course.words], -1) for x in (told.logits, told.scores))
-        total = total + kl_div(theirs, ours, reduction="sum", log_target=True)
-    return total
+    told = teach(course, lesson, weight)
+    ours, theirs = (torch.log_softmax(x[:, : course.words], -1) for x in (told.logits, told.scores))
+    return kl_div(theirs, ours, reduction="sum", log_target=True)
+
+
+def _scales(course: Course, lesson: Lesson, turned: Tensor, logits: Tensor) -> Tensor:
+    """The scale of each block, float64 [blocks]; turned: g of each, logits: the target's."""
+    told, state = [], _begun(course)
+    lesson.cache.truncate([lesson.before])
+    for block, tokens in enumerate(torch.split(lesson.tokens, course.block)):
+        risk = state.get("risk")
+        told.append(scales(course.steering, None if risk is None else torch.from_numpy(risk), 1))
+        if course.steering.amplify:
+            push = Push(told[-1].to(turned) * turned[block : block + 1], course.first)
+            states = course.packed.forward(tokens[None], lesson.cache, push=push)[0]
+            part = slice(block * course.block, block * course.block + len(tokens))
+            scores = course.packed.logits(states).to(logits.device)
+            state = _scored(course, state, logits[part], scores, lesson.said[part])
+    return torch.cat(told)
 
 
 def _begun(course: Course) -> State:
@@ -259,7 +287,7 @@ def _scored(course: Course, state: State, logits: Tensor, scores: Tensor, said: 
     tokens, matched = said.cpu().numpy(), (theirs.argmax(-1) == said).cpu().numpy()
     for at in range(len(tokens)):
         one = slice(at, at + 1)
-        seen = Seen(kl[one], gap[one], course.openings.mass(heard[one], state["node"]))
+        seen = control.Seen(kl[one], gap[one], course.openings.mass(heard[one], state["node"]))
         new = control.after(course.method, state, seen, matched[one], np.ones(1, bool))
         state = {**new, "node": course.openings.step(state["node"], tokens[one])}
     return state

@@ -40,7 +40,21 @@ def planned(result: ScreenResult) -> Section:
                 numbers=False,
             )
         )
+    blocks += _retried(result.arms)
     return Section("planned", "Planned against actual", tuple(blocks))
+
+
+def _retried(arms: Sequence[ArmSummary]) -> list[Block]:
+    """Answers that a server gave only when it was asked again."""
+    retried = [(a.role, r) for a in arms for r in a.retried]
+    if not retried:
+        return []
+    rows = tuple(
+        Row((cut(r.item, SHORT), role, str(len(r.reasons)), cut("; ".join(r.reasons), SHORT)))
+        for role, r in retried[:_LISTED]
+    )
+    caption = f"Answers after failed attempts{_more(len(retried))}"
+    return [Table(caption=caption, head=("item", "arm", "failed attempts", "why"), rows=rows, numbers=False)]
 
 
 def _proved(arm: ArmSummary) -> str:
@@ -82,7 +96,7 @@ def ran(result: ScreenResult) -> Section:
             ),
             *_others(roles.get("target"), others),
             _scorers(result),
-            Fold("Choices made at the start", (Facts(tuple(_flat(result.resolved))),)),
+            Fold("Choices made at the start", (Facts(tuple(flattened(result.resolved))),)),
             Fold(f"Events ({len(result.events)})", tuple(Para(e) for e in events)),
         ),
     )
@@ -107,7 +121,7 @@ def _battery(result: ScreenResult) -> Facts:
 
 def _compared(caption: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row a key, a column an arm; keys whose values differ are marked and come first."""
-    flat = {role: dict(_flat(values)) for role, values in columns.items()}
+    flat = {role: dict(flattened(values)) for role, values in columns.items()}
     keys = list(dict.fromkeys(k for values in flat.values() for k in values))
     rows = [_row(k, [values.get(k, _ABSENT) for values in flat.values()]) for k in sorted(keys)]
     ordered = [r for r in rows if r.mark != "plain"] + [r for r in rows if r.mark == "plain"]
@@ -134,8 +148,8 @@ def _others(target: ArmSummary | None, arms: Sequence[ArmSummary]) -> list[Block
 
 
 def _apart(target: ArmSummary | None, arm: ArmSummary) -> str:
-    base = dict(_flat(target.config)) if target else {}
-    own = dict(_flat(arm.config))
+    base = dict(flattened(target.config)) if target else {}
+    own = dict(flattened(arm.config))
     differing = [f"{k} = {v}" for k, v in sorted(own.items()) if base.get(k) != v]
     return "; ".join(differing) or "nothing: it is the target again"
 
@@ -147,12 +161,12 @@ def _scorers(result: ScreenResult) -> Table:
     )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     """Key -> value as text, nested keys joined by dots, in the order of the keys."""
     for key in sorted(values, key=str):
         value = values[key]
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", _text(value)
 

@@ -1,0 +1,141 @@
+"""Arms behind a server that speaks OpenAI's protocol: vLLM, llama-server, SGLang, Ollama, TGI."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from specsafe.engines.arm_base import Auto, Count, LiveArm
+from specsafe.engines.openai_rules import LOSSLESS, UNNAMED
+
+Dialect = Literal["vllm", "llamacpp", "sglang", "plain"]
+SERVED = "served"  # a draft that the user did not name
+
+
+class OpenAIArm(LiveArm):
+    """A server that runs already, asked over HTTP. What the arm says of speculation is a claim, held against what the server tells."""
+
+    rules: ClassVar[dict[str, bool]] = LOSSLESS
+    speculation_fields: ClassVar[tuple[str, ...]] = (
+        *("url", "model", "draft", "rule", "num_speculative_tokens"),
+        *("key_env", "insecure", "dialect", "telemetry"),
+    )
+    width_fields: ClassVar[tuple[str, ...]] = speculation_fields
+
+    kind: Literal["openai"] = "openai"
+    url: str = Field(description="address of the API, as http://127.0.0.1:8000/v1")
+    model: str = Field("", description="name of the model on the server; empty: the only one it serves")
+    draft: str = Field(
+        "none",
+        description="claim: what drafts there, in your words; none: nothing; the speculative arm begins with served, "
+        "which names nothing",
+    )
+    rule: str = Field(
+        "auto",
+        description=f"claim: the acceptance rule there: {', '.join(LOSSLESS)}; auto names none and claims to be lossless",
+    )
+    num_speculative_tokens: int | None = Field(
+        None, ge=1, le=1024, description="claim: draft tokens proposed a round"
+    )
+    stop: str = Field("", description="a stop string, or a JSON list of them")
+    concurrency: Count | Auto = Field(
+        "auto",
+        description="requests in flight, a recorded factor; auto is 8, and 1 where only counters tell of drafting",
+    )
+    dialect: Dialect | Auto = Field(
+        "auto", description="whose extras are asked for; auto: the server is asked"
+    )
+    telemetry: Literal["auto", "none"] = Field(
+        "auto", description="none: go on although nothing shows that the server drafts; the page says so"
+    )
+    timeout: float = Field(300, gt=0, le=86400, description="seconds that one attempt may take as a whole")
+    retries: int = Field(4, ge=0, le=100, description="further attempts after a fault that may pass")
+    patience: float = Field(
+        900, gt=0, le=604800, description="seconds that an item may take, all attempts and waits together"
+    )
+    key_env: str = Field(
+        "", pattern="^([A-Za-z_][A-Za-z0-9_]*)?$", description="environment variable that holds the API key"
+    )
+    insecure: bool = Field(False, description="allow plain http to another machine")
+
+    @field_validator("url")
+    @classmethod
+    def _plain_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise ValueError(f"this is no address: {error}") from error
+        if parts.scheme not in ("http", "https") or not host:
+            raise ValueError("an address begins with http:// or https:// and names a host")
+        if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+            raise ValueError("an address with a name or a key in it would be stored; use key_env=")
+        if parts.query or parts.fragment:
+            raise ValueError("an address ends with its path; keys go into key_env=")
+        if not url.isascii() or not url.isprintable() or " " in url:
+            raise ValueError("an address holds printable ASCII characters alone")
+        return url.rstrip("/")
+
+    @field_validator("rule")
+    @classmethod
+    def _known_rule(cls, rule: str) -> str:
+        if rule != "auto" and rule not in LOSSLESS:
+            raise ValueError(f"unknown rule {rule!r}; known: {', '.join(LOSSLESS)}")
+        return rule
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.url.startswith("http://") and not self.loopback and not self.insecure:
+            raise ValueError(
+                "prompts and key would cross the network in the clear; use https, or insecure=true"
+            )
+        if self.stop.startswith("["):
+            _require_texts(self.stop)
+        return self
+
+    @property
+    def speculative(self) -> bool:
+        """See LiveArm.speculative; any claim about a draft makes an arm one."""
+        return self.draft != "none" or self.rule != "auto" or self.num_speculative_tokens is not None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the server is on this machine, by its address alone: no name is looked up."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        if not self.stop.startswith("["):
+            return (self.stop,) if self.stop else ()
+        return tuple(json.loads(self.stop))
+
+    def _auto_rule(self) -> str:
+        return UNNAMED
+
+    def as_speculative(self) -> Self:
+        """The same arm with a draft that nobody named, unless one is named."""
+        return self if self.draft != "none" else self.model_copy(update={"draft": SERVED})
+
+    def width_arm(self) -> None:
+        """A server of somebody else's cannot be made to draft for itself; --width names one that does."""
+
+    def leak_arm(self, rate: float) -> None:
+        """A server of somebody else's cannot be made to leak."""
+
+
+def _require_texts(text: str) -> None:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"stop begins with [ and is no JSON list: {error.msg}") from error
+    if not values or not all(isinstance(v, str) and v for v in values):
+        raise ValueError("stop must be a JSON list of texts, not empty")

@@ -1,0 +1,361 @@
+"""Arms behind an OpenAI-compatible server: what is checked before one opens, and its session.
+
+Requests run in an event loop in a thread of its own, a fixed number of them at a time. An item that cannot be answered
+is a failure with its reason; a server that answers nothing any more ends the run, and costs no item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from specsafe.engines.arm_openai import OpenAIArm
+from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
+from specsafe.engines.openai_client import Client, GaveUp, Passing, Refused, api_key, patiently
+from specsafe.engines.openai_counters import Counters, read_counters
+from specsafe.engines.openai_dialects import DIALECTS, Drafting, ImpossibleCounts, ReplyError
+from specsafe.engines.openai_reply import Read, Unanswerable, read_reply, request_body
+from specsafe.engines.openai_rules import require_producible
+from specsafe.engines.openai_server import Server, gone, look_at
+from specsafe.errors import UserError
+
+AT_ONCE = 8
+PLAIN = Request("plain prompt", "Say hello.")
+_PLAIN_TOKENS = 8
+_SETTLE_SECONDS, _SETTLE_TRIES = 0.05, 40  # counters may follow an answer by some moments
+Source = Literal["request", "counters", "none"]
+T = TypeVar("T")
+
+
+class Tells(NamedTuple):
+    """What the replies of a server hold. drafting: where counts of drafting come from."""
+
+    token_ids: bool
+    logprobs: bool
+    top: bool
+    drafting: Source
+
+
+def check(arm: OpenAIArm) -> dict[str, str]:
+    """Nothing of a server lies in files: {}. Raises UserError where the key is missing or a package is."""
+    try:
+        import httpx  # noqa: F401
+        import prometheus_client  # noqa: F401
+    except ImportError as error:
+        raise UserError("kind=openai needs httpx and prometheus-client", "pip install specsafe") from error
+    api_key(arm)
+    if (
+        arm.prefill
+        and arm.chat_template == "on"
+        and arm.dialect != "auto"
+        and not can_prefill(arm, arm.dialect)
+    ):
+        raise UserError(
+            f"prefill: a server of dialect {arm.dialect} answers such a message instead of continuing it",
+            "leave prefill out, or use chat_template=off",
+        )
+    return {}
+
+
+def can_prefill(arm: OpenAIArm, dialect: str) -> bool:
+    """Whether answers of such a server can be made to begin with a text."""
+    return arm.chat_template == "off" or DIALECTS[dialect].prefill is not None
+
+
+def open_session(arm: OpenAIArm) -> OpenAISession:
+    """Ask the server who it is and what its replies hold. Raises UserError where it does not answer, or drafts unasked."""
+    check(arm)
+    return OpenAISession(arm)
+
+
+class OpenAISession:
+    """See engines.base.Session."""
+
+    def __init__(self, arm: OpenAIArm) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._random = random.Random()
+        try:
+            self._client = self._wait(_client(arm))
+            self.server: Server = self._wait(look_at(self._client, arm))
+            self.arm = arm.model_copy(
+                update={
+                    "dialect": self.server.dialect,
+                    "concurrency": AT_ONCE if arm.concurrency == "auto" else arm.concurrency,
+                }
+            )
+            check(self.arm)
+            if arm.speculative:
+                require_producible(
+                    arm.rule_in_force, self.server.dialect, self.server.version or "", arm.temperature
+                )
+                self._hold_against_the_server()
+            self.tells: Tells = self._wait(self._first_look())
+        except BaseException:
+            self.close()
+            raise
+
+    def fingerprint(self) -> Json:
+        """What runs there, as far as the server says; rule_proved: it named its rule itself."""
+        arm, server, tells = self.arm, self.server, self.tells
+        known = {k: v for k, v in server.told.items() if v is not None}
+        return {
+            "engine": f"server ({server.dialect})",
+            "engine_version": server.version or "unknown",
+            "device": "unknown",
+            "served_model": server.model,
+            **known,
+            "prompt": "chat template of the server" if arm.chat_template == "on" else "raw completion",
+            "rule": server.rule if arm.speculative and server.rule else arm.rule_in_force,
+            "rule_proved": bool(arm.speculative and server.rule),
+            "lossless": arm.lossless,
+            "concurrency": arm.concurrency,
+            "token_ids": tells.token_ids,
+            "logprobs": tells.logprobs,
+            "drafting_told_by": tells.drafting,
+        }
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
+        """Yield a sample or a failure for each request as it completes; see engines.base.Session.
+
+        Raises UserError where the server is gone, refuses everybody, or tells impossible counts.
+        """
+        answers: queue.SimpleQueue[Sample | Failure | None] = queue.SimpleQueue()
+        asked = list(requests)
+        for request in asked:
+            refuse_reply(request, "kind=openai")
+        run = self._submit(self._answer_all(asked, answers))
+        while (answer := answers.get()) is not None:
+            yield answer
+        if not self._closed:
+            run.result()
+
+    def counters(self) -> Counters | None:
+        """The server's counters of speculation once they have come to rest; None where it has none. Raises UserError."""
+        return self._wait(self._counters_at_rest())
+
+    def close(self) -> None:
+        """Give up what is in flight, and the connections; a generate() that waits in another thread ends."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # --- the thread of the loop ---------------------------------------------------------------------------
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        result: T = self._submit(work).result()
+        return result
+
+    async def _stop(self) -> None:
+        others = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if hasattr(self, "_client"):
+            await self._client.close()
+
+    async def _answer_all(
+        self, requests: list[Request], answers: queue.SimpleQueue[Sample | Failure | None]
+    ) -> None:
+        left = iter(requests)
+
+        async def work() -> None:
+            for request in left:
+                answers.put(await self._answer(request))
+
+        tasks = [asyncio.create_task(work()) for _ in range(min(int(self.arm.concurrency), len(requests)))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            answers.put(None)
+
+    async def _answer(self, request: Request) -> Sample | Failure:
+        """One item: a sample, or a failure once a plain prompt has shown that the server is not to blame."""
+        try:
+            read, failed = await patiently(self.arm, lambda: self._attempt(request), self._random)
+        except GaveUp as error:
+            await self._require_life()
+            return Failure(request.item, str(error), len(error.reasons))
+        except Refused as error:
+            return Failure(request.item, f"the server refused it: {error}", 1)
+        except Unanswerable as error:
+            return Failure(request.item, str(error), 1)
+        except ImpossibleCounts as error:
+            raise UserError(
+                f"the server at {self.arm.url} tells impossible counts of drafting ({request.item[:40]}): {error}",
+                "no acceptance can be computed from them; telemetry=none goes on without",
+            ) from error
+        self._require_as_claimed(read.drafting)
+        if failed and self.tells_by_counters:  # what a lost attempt drafted is in the counters too
+            return replace(_undrafted(read.sample), failed_attempts=failed)
+        sample = read.sample if self.arm.speculative else _undrafted(read.sample)
+        return replace(sample, failed_attempts=failed)
+
+    @property
+    def tells_by_counters(self) -> bool:
+        """Whether counts come from counters, read before and after each request."""
+        return hasattr(self, "tells") and self.tells.drafting == "counters" and self.arm.concurrency == 1
+
+    async def _attempt(self, request: Request, max_tokens: int | None = None) -> Read:
+        arm = self.arm
+        body = request_body(arm, self.server.model, request.prompt, max_tokens)
+        before = await self._counters_at_rest() if self.tells_by_counters else None
+        started = time.monotonic()
+        reply = await self._client.post(
+            "/completions" if arm.chat_template == "off" else "/chat/completions", body
+        )
+        try:
+            read = read_reply(arm, request, reply, self.server.letters, time.monotonic() - started)
+        except ReplyError as error:
+            raise Passing(str(error)) from error
+        if before is None or read.drafting.drafted is not None:
+            return read
+        after = await self._counters_at_rest()
+        if after is None:
+            return read
+        added = after.since(before)
+        told = Drafting(added.drafted, added.accepted, added.rounds)
+        sample = replace(read.sample, drafted=added.drafted, accepted=added.accepted, rounds=added.rounds)
+        return Read(sample, told)
+
+    async def _counters_at_rest(self) -> Counters | None:
+        """The counters once two looks in a row agree: they may follow an answer by some moments."""
+        last = await self._counters()
+        for _ in range(_SETTLE_TRIES if last else 0):
+            await asyncio.sleep(_SETTLE_SECONDS)
+            now = await self._counters()
+            if now == last:
+                break
+            last = now
+        return last
+
+    async def _counters(self) -> Counters | None:
+        if not DIALECTS[self.arm.dialect].counters:
+            return None
+        try:
+            got = (await patiently(self.arm, lambda: self._client.look("/metrics"), self._random)).value
+        except GaveUp as error:
+            raise UserError(
+                f"/metrics of {self.arm.url} does not answer: {error}", "telemetry=none goes on without it"
+            ) from error
+        if got.status != 200:
+            return None
+        return read_counters(got.body.decode("utf-8", "replace"), self.arm.dialect, self.server.model)
+
+    async def _require_life(self) -> None:
+        """Raises UserError unless the server answers a plain prompt: then an item was not what it failed on."""
+        try:
+            await patiently(self.arm, lambda: self._attempt(PLAIN, _PLAIN_TOKENS), self._random)
+        except GaveUp as error:
+            raise gone(self.arm, error) from error
+        except (Refused, Unanswerable, ImpossibleCounts):
+            return  # it answers; what it says of a plain prompt is not the question
+
+    async def _first_look(self) -> Tells:
+        """One plain request, to see what the replies hold."""
+        try:
+            read = (
+                await patiently(self.arm, lambda: self._attempt(PLAIN, _PLAIN_TOKENS), self._random)
+            ).value
+        except GaveUp as error:
+            raise gone(self.arm, error) from error
+        except (Refused, Unanswerable) as error:
+            raise UserError(
+                f"the server at {self.arm.url} refuses a plain prompt: {error}",
+                "mend the arm: top= may be above its limit, or chat_template= may be the other one",
+            ) from error
+        except ImpossibleCounts as error:
+            raise UserError(
+                f"the server at {self.arm.url} tells impossible counts of drafting: {error}",
+                "no acceptance can be computed from them; telemetry=none goes on without",
+            ) from error
+        self._require_as_claimed(read.drafting)
+        source: Source = "none"
+        if self.arm.telemetry != "none":
+            if read.drafting.drafted is not None:
+                source = "request"
+            elif await self._counters() is not None:
+                source = "counters"
+        s = read.sample
+        return Tells(s.token_ids is not None, bool(s.logprobs), bool(s.top), source)
+
+    def _hold_against_the_server(self) -> None:
+        """Claims against the server's own configuration, where it shows it. Raises UserError."""
+        told: Mapping[str, Any] = self.server.told
+        claims = {
+            "rule": (
+                self.arm.rule if self.arm.rule not in ("auto", "greedy") else None,
+                self.server.rule or None,
+            ),
+            "num_speculative_tokens": (self.arm.num_speculative_tokens, told.get("num_speculative_tokens")),
+        }
+        for name, (claimed, there) in claims.items():
+            if claimed is not None and there is not None and claimed != there:
+                raise UserError(
+                    f"{name}={claimed} is claimed of {self.arm.url}, which runs {there}", "mend the claim"
+                )
+
+    def _require_as_claimed(self, told: Drafting) -> None:
+        """What a reply tells of drafting against what the arm says. Raises UserError."""
+        if not self.arm.speculative and told.drafted:
+            raise UserError(
+                f"the server at {self.arm.url} drafts ({told.drafted} tokens), and this arm is to be the target alone",
+                "give the target a server without speculation",
+            )
+        claimed = self.arm.num_speculative_tokens
+        if claimed is not None and told.limit is not None and claimed != told.limit:
+            raise UserError(
+                f"num_speculative_tokens={claimed} is claimed of {self.arm.url}, which drafts {told.limit} a round",
+                "mend the claim",
+            )
+
+
+def _undrafted(sample: Sample) -> Sample:
+    """The sample without counts of drafting: not known, or not its arm's business."""
+    return replace(sample, drafted=None, accepted=None, rounds=None, accepted_at=None)
+
+
+async def _client(arm: OpenAIArm) -> Client:
+    """Made within the loop that it belongs to."""
+    return Client(arm)
+
+
+def resolved(arms: Iterable[OpenAIArm]) -> Json:
+    """What is settled once for all arms of a screen, by asking each server: dialects by address, and concurrency.
+
+    One arm at a time and one concurrency for all: how many requests run beside each other is a treatment too.
+    """
+    dialects: dict[str, str] = {}
+    counters = False
+    fixed: set[int] = set()
+    for arm in dict.fromkeys(a.model_copy(update={"prefill": ""}) for a in arms):
+        session = open_session(arm)
+        try:
+            dialects[arm.url] = session.server.dialect
+            counters |= arm.speculative and session.tells.drafting == "counters"
+        finally:
+            session.close()
+        if arm.concurrency != "auto":
+            fixed.add(int(arm.concurrency))
+    concurrency = min(fixed) if fixed else 1 if counters else AT_ONCE
+    return {"at_once": 1, "concurrency": concurrency, "dialects": dialects, "only_counters": counters}

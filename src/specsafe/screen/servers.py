@@ -1,0 +1,63 @@
+"""Screens of servers that are not ours: what is settled with them at the start, and what a reader must be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from specsafe.engines import AnyArm, OpenAIArm, openai
+from specsafe.engines.base import Json
+from specsafe.screen.preflight import Probed
+from specsafe.study.run import Job
+
+
+def settle_servers(arms: Iterable[AnyArm]) -> Json:
+    """Dialects, one concurrency for all arms, and roles that such a server cannot play, with the reason.
+
+    Raises UserError where a server does not answer, or is not what its arm says.
+    """
+    servers = [a for a in arms if isinstance(a, OpenAIArm)]
+    settled = openai.resolved(servers)
+    absent = {}
+    for arm in servers:
+        if arm.prefill and not openai.can_prefill(arm, settled["dialects"][arm.url]):
+            absent["prefill"] = "the server would answer the beginning of an answer instead of continuing it"
+    return {**settled, "absent": absent}
+
+
+def server_remarks(jobs: Sequence[Job], probed: Mapping[str, Probed], resolved: Json) -> Iterator[str]:
+    """What the events of a screen of servers say beside the preflight."""
+    arms = {j.role: j.arm for j in jobs if isinstance(j.arm, OpenAIArm)}
+    seen = {role: p.fingerprint for role, p in probed.items() if role in arms}
+    if not seen:
+        return
+    if "replicate" in arms:
+        yield "the servers are not ours: for the replicate arm the target's was asked again in another order, not restarted"
+    for role, reason in resolved.get("absent", {}).items():
+        yield f"no {role} arm: {reason}"
+    if "width" not in arms:
+        yield "no width arm (--width names a server whose draft is the target itself) and no leak control: gaps of forks have nothing of this stack to be compared with"
+    if "speculative" in seen:
+        yield from _of_the_pair(seen, arms["speculative"], resolved)
+
+
+def _of_the_pair(seen: Mapping[str, Json], arm: OpenAIArm, resolved: Json) -> Iterator[str]:
+    """Remarks on the speculative server, and on whether it fits the target's."""
+    fast = seen["speculative"]
+    if arm.telemetry == "none":
+        yield "nothing shows that the speculative server drafts: telemetry=none was asked for"
+    elif fast["drafting_told_by"] == "counters":
+        yield (
+            "only counters tell of drafting: one request at a time"
+            if resolved["concurrency"] == 1
+            else f"only counters tell of drafting, and {resolved['concurrency']} requests are in flight: acceptance a request is not known"
+        )
+    if fast["rule_proved"]:
+        yield f"the speculative server names its acceptance rule: {fast['rule']}"
+    else:
+        yield f"the speculative server does not say which acceptance rule is in force; the arm claims: {fast['rule']}"
+    if not all(f["token_ids"] and f["logprobs"] for f in seen.values()):
+        yield "a server gives no token ids or no log-probabilities: answers that differ cannot be explained"
+    if "target" in seen and seen["target"].get("root") != fast.get("root"):
+        yield f"the servers name different models ({seen['target'].get('root')}, {fast.get('root')}): nothing shows that the target's weights are the same"
+    if "target" in seen and seen["target"]["engine_version"] != fast["engine_version"]:
+        yield f"the servers run different versions ({seen['target']['engine_version']}, {fast['engine_version']})"

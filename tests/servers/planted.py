@@ -1,0 +1,335 @@
+"""A small server of ours that speaks OpenAI's protocol with the extras of vLLM, llama-server or neither, and errs on demand.
+
+It answers what it is told to answer (prompt -> text), so flips and leaks are planted; tokens are words. Faults are planted
+by prompt: the first so many requests for it meet the fault, the next one is answered. Everything it was sent is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+VERSION = "0.32.0"
+EVER = 10**9
+ENDS = 0  # the token that ends an answer
+MODEL = "planted"
+
+
+@dataclass
+class Plan:
+    """What a server says, and how it errs. answers: prompt -> text. faults: prompt -> (kind, how often)."""
+
+    answers: dict = field(default_factory=dict)
+    otherwise: str = "I cannot say."
+    led: str = "Sure, here is how."  # what follows where the answer was made to begin with something
+    dialect: str = "vllm"  # or llamacpp, plain
+    drafts: int = 0  # accepted tokens an answer, of twice as many drafted; 0: it does not draft
+    limit: int = 4
+    tells: str = "request"  # or counters, nothing
+    token_ids: bool = True
+    logprobs: bool = True
+    gap: float = 0.01  # nats between a token and its runner-up
+    fork: str = "other"  # the runner-up
+    key: str = ""
+    faults: dict = field(default_factory=dict)
+    every: tuple = ()  # a fault that every request for an answer meets
+    version: str = VERSION
+    rule: str = ""  # told at /server_info
+    counters_reset_after: int = EVER
+    counter_names: tuple = ("num_drafts", "num_draft_tokens", "num_accepted_tokens")
+    accepted_too_many: bool = False
+    slow: float = 0.0
+    later: dict = field(default_factory=dict)  # prompt -> text once it was answered before
+    fickle: bool = False  # every answer is another one
+    miscounts: int = 0  # the counters move by so much more
+
+
+class Planted(ThreadingHTTPServer):
+    """The server; `url` is its API."""
+
+    daemon_threads = True
+    request_queue_size = 2048
+
+    def __init__(self, plan, port=0):
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.plan, self.lock = plan, threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.seen, self.asked, self.most, self.now = [], {}, 0, 0
+        self.counted = [0, 0, 0]
+        self.answered = 0
+
+    def handle_error(self, request, client_address):
+        """A client that goes away is no news."""
+
+
+@contextlib.contextmanager
+def planted(plan, port=0):
+    """The server, while the block runs."""
+    server = Planted(plan, port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Planted
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        plan, server = self.server.plan, self.server
+        if plan.key and self.path.startswith("/v1") and not self._allowed():
+            return
+        if self.path == "/v1/models":
+            owner = {"vllm": "vllm", "llamacpp": "llamacpp"}.get(plan.dialect, "nobody")
+            card = {"id": MODEL, "owned_by": owner, "root": "/models/planted", "created": int(time.time())}
+            self._json({"object": "list", "data": [card]})
+        elif self.path == "/version" and plan.dialect == "vllm":
+            self._json({"version": plan.version})
+        elif self.path == "/props" and plan.dialect == "llamacpp":
+            self._json(
+                {"build_info": "b1-planted", "model_path": "/models/planted", "chat_template": "{{ x }}"}
+            )
+        elif self.path.startswith("/server_info") and plan.rule:
+            told = {
+                "method": "ngram",
+                "rejection_sample_method": plan.rule,
+                "num_speculative_tokens": plan.limit,
+            }
+            self._json({"vllm_config": {"speculative_config": told}})
+        elif self.path == "/metrics" and plan.tells in ("counters", "request") and plan.drafts:
+            with server.lock:
+                values = dict(zip(plan.counter_names, server.counted, strict=False))
+            prefix = {"vllm": "vllm", "llamacpp": "llamacpp"}[plan.dialect]
+            lines = []
+            for name, value in values.items():
+                lines += [
+                    f"# TYPE {prefix}:spec_decode_{name} counter",
+                    f'{prefix}:spec_decode_{name}_total{{engine="0",model_name="{MODEL}"}} {float(value)}',
+                    f'{prefix}:spec_decode_{name}_created{{engine="0",model_name="{MODEL}"}} 1.7e9',
+                ]
+            self._send(200, ("\n".join(lines) + "\n").encode(), "text/plain")
+        else:
+            self._json({"error": {"message": "not found"}}, 404)
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server, plan = self.server, self.server.plan
+        if plan.key and not self._allowed():
+            return None
+        if self.path == "/tokenize":
+            return self._json({"tokens": [token(body["prompt"])]})
+        prompt = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+        led = "messages" in body and body["messages"][-1]["role"] == "assistant"
+        if led:
+            prompt = body["messages"][-2]["content"]
+        with server.lock:
+            server.seen.append(body)
+            server.asked[prompt] = time_asked = server.asked.get(prompt, 0) + 1
+            server.now += 1
+            server.most = max(server.most, server.now)
+        try:
+            kind, often = plan.every or plan.faults.get(prompt, ("", 0))
+            if kind and time_asked <= often:
+                return _FAULTS[kind](self)
+            if plan.slow:
+                time.sleep(plan.slow)
+            text = plan.answers.get(prompt, plan.otherwise)
+            if time_asked > 1:
+                text = plan.later.get(prompt, text)
+            if plan.fickle:
+                text = f"{text[:20]} {len(server.seen)}"
+            self._json(self._answer(prompt, plan.led if led else text, body))
+        finally:
+            with server.lock:
+                server.now -= 1
+
+    def _answer(self, prompt, text, body):
+        plan, server = self.server.plan, self.server
+        words = text.split(" ")[: body["max_tokens"]]
+        cut = len(text.split(" ")) > body["max_tokens"]
+        text = " ".join(words)
+        drafted, accepted, rounds = 2 * plan.drafts, plan.drafts, plan.drafts
+        if plan.accepted_too_many:
+            accepted = drafted + 1
+        with server.lock:
+            server.answered += 1
+            if server.answered == plan.counters_reset_after:
+                server.counted = [0, 0, 0]
+            elif plan.drafts:
+                server.counted = [
+                    a + b
+                    for a, b in zip(server.counted, (rounds, drafted + plan.miscounts, accepted), strict=True)
+                ]
+        ids = [token(w) for w in words] + ([] if cut else [ENDS])
+        chat = "messages" in body
+        choice = {"index": 0, "finish_reason": "length" if cut else "stop"}
+        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        reply = {
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": {"prompt_tokens": len(prompt.split())},
+        }
+        if plan.logprobs and body.get("logprobs"):
+            choice["logprobs"] = self._logprobs([*words, "<end>"][: len(ids)], ids, chat)
+        if plan.dialect == "vllm":
+            if plan.token_ids:
+                choice["token_ids"] = ids
+            if plan.drafts and plan.tells == "request":
+                histogram = [rounds - accepted if accepted <= rounds else 0, min(accepted, rounds)]
+                reply["metrics"] = {
+                    "speculative_decoding": {
+                        "num_draft_tokens": drafted,
+                        "num_accepted_draft_tokens": accepted,
+                        "num_spec_steps": rounds,
+                        "num_spec_tokens": plan.limit,
+                        "acceptance_histogram": histogram,
+                    }
+                }
+        if plan.dialect == "llamacpp":
+            settings = {"speculative.types": "draft-simple" if plan.drafts else "none"}
+            reply["__verbose"] = {"tokens": ids, "generation_settings": settings}
+            reply["timings"] = {"prompt_ms": 1.0, "predicted_ms": 2.0}
+            if plan.drafts and plan.tells == "request":
+                reply["timings"] |= {"draft_n": drafted, "draft_n_accepted": accepted}
+        return reply
+
+    def _logprobs(self, words, ids, chat):
+        plan = self.server.plan
+        as_ids = plan.dialect == "vllm"
+
+        def entry(word, number, logprob):
+            named = {"id": number} if plan.dialect == "llamacpp" else {}
+            return {"token": f"token_id:{number}" if as_ids else word, "logprob": logprob, **named}
+
+        rows = [
+            (entry(w, i, -0.1), entry(plan.fork, token(plan.fork), -0.1 - plan.gap))
+            for w, i in zip(words, ids, strict=True)
+        ]
+        if chat or plan.dialect == "llamacpp":
+            return {"content": [{**own, "top_logprobs": [own, other]} for own, other in rows]}
+        return {
+            "tokens": [own["token"] for own, _ in rows],
+            "token_logprobs": [own["logprob"] for own, _ in rows],
+            "top_logprobs": [{e["token"]: e["logprob"] for e in row} for row in rows],
+        }
+
+    def _allowed(self):
+        sent = self.headers.get("Authorization", "")
+        if sent == f"Bearer {self.server.plan.key}":
+            return True
+        self._json({"error": {"message": f"Incorrect API key provided: {sent}"}}, 401)
+        return False
+
+    def _json(self, value, status=200, **headers):
+        self._send(status, json.dumps(value).encode(), "application/json", **headers)
+
+    def _send(self, status, content, kind, **headers):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    # --- faults -------------------------------------------------------------------------------------------
+
+    def _busy(self):
+        self._json({"error": {"message": "slow down"}}, 429, Retry_After="0.2")
+
+    def _broken(self):
+        self._json({"detail": "it broke"}, 500)
+
+    def _busy_long(self):
+        self._json({"error": {"message": "come back tomorrow"}}, 429, Retry_After="86400")
+
+    def _refused(self):
+        self._json({"error": {"message": "this prompt is too long"}}, 400)
+
+    def _redirect(self):
+        self._json({}, 307, Location="http://127.0.0.1:9/v1/chat/completions")
+
+    def _half(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "4000")
+        self.end_headers()
+        self.wfile.write(b'{"choices": [{"mess')
+        self.close_connection = True
+
+    def _reset(self):
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.connection.close()
+        self.close_connection = True
+
+    def _drip(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "4000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(400):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.05)
+        self.close_connection = True
+
+    def _garbage(self):
+        self._send(200, b'{"choices": [{"message": NaN', "application/json")
+
+    def _deep(self):
+        self._send(200, b"[" * 100_000, "application/json")
+
+    def _huge(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(2**31))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(2**15):
+                self.wfile.write(b"x" * 2**16)
+        self.close_connection = True
+
+    def _other(self):
+        self._json({"choices": "none"})
+
+    def _hostile(self):
+        said = "\x1b]0;owned\x07\u202e<script>alert(1)</script>" * 100
+        self._json({"error": {"message": said}}, 422)
+
+    def _filtered(self):
+        self._json({"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]})
+
+
+_FAULTS = {
+    "busy": _Handler._busy,
+    "busy long": _Handler._busy_long,
+    "broken": _Handler._broken,
+    "refused": _Handler._refused,
+    "redirect": _Handler._redirect,
+    "half": _Handler._half,
+    "reset": _Handler._reset,
+    "drip": _Handler._drip,
+    "garbage": _Handler._garbage,
+    "deep": _Handler._deep,
+    "huge": _Handler._huge,
+    "other": _Handler._other,
+    "hostile": _Handler._hostile,
+    "filtered": _Handler._filtered,
+}
+
+
+def token(word):
+    """The id of a word, the same in every process."""
+    return 1 + int.from_bytes(hashlib.sha256(word.encode()).digest()[:3], "big")
