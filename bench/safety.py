@@ -1,9 +1,8 @@
 """What safety-aware decoding costs: selection in a round, the whole beside plain speculation, and the published loop.
 
 SmolLM2-135M for target, weights dequantized from the catalogue's GGUF file, bf16, arithmetic=fast, T = 3; target and draft
-each read their own system prompt. Answers end at their limit alone. Sides take turns in one run: a, b, …, a, b, …; one
-short turn of each is not counted; a ratio is taken between turns of one repeat, and its median shown. Time is without
-prefill. "selection" is the time in decide(): candidates, choice, controller, distances.
+each read their own system prompt. Answers end at their limit alone. Sides take turns in one run: a, b, …, a, b, …; a ratio
+is taken between turns of one repeat, and its median shown. Time is without prefill. "selection" is the time in decide(): candidates, choice, controller, distances.
 
 plain: speculation by the greedy rule with the same draft reads T+1 rows of the target a round and may say T+1 tokens: a
 bonus token follows where all drafts are right. A method has none (its draft has to speak at every position) and says T at
@@ -32,6 +31,7 @@ from published_loop import DRAFTED, Bins, Scores, decode
 from safety_sides import Side, Turn, in_turns, middle, of_method, plain, ratio, side
 from specsafe.compare.trace import method_arm
 from specsafe.decoding.safety.methods import METHODS
+from specsafe.decoding.safety.parts import Method
 from specsafe.decoding.safety.signals import first_tokens
 from specsafe.decoding.stack import Stack, open_stack
 from specsafe.engines.native import stack_config
@@ -50,32 +50,14 @@ class Bench(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Methods of the table that can run."""
+        """Methods that were asked for and can run."""
         wanted = self.options.methods or list(METHODS)
         return [n for n in wanted if METHODS[n].steering is None or self.options.steering]
 
-    def sides(self, stack: Stack, names: list[str], batch: int) -> dict[str, Side]:
+    def sides(self, stack: Stack, batch: int) -> dict[str, Side]:
         """Methods by name, with one draft."""
-        of = {n: of_method(stack, n, self.options.steering) for n in names}
+        of = {n: of_method(stack, n, self.options.steering) for n in self.names}
         return {n: side(s, batch, self.options.tokens) for n, s in of.items()}
-
-
-def share(bench: Bench) -> Iterator[Row]:
-    """Selection in a round at batch 1; goal: at most 5 % for methods over candidate lists (`continuous` has no lists)."""
-    pairs = [n for n in bench.names if METHODS[n].who == "pair"]
-    for draft, stack in bench.stacks.items():
-        progress(f"share, draft={draft}")
-        turns = in_turns(bench.sides(stack, pairs, 1), TEXTS[:SINGLES], bench.options.repeats)
-        for name, found in turns.items():
-            part = middle(found, "share")
-            yield {
-                "draft": draft,
-                "method": name,
-                "ms a round": middle(found, "round_ms"),
-                "ms of selection": middle(found, "selecting_ms"),
-                "share": f"{100 * part:.1f} %",
-                "goal": "met" if part <= GOAL_SHARE else "missed",
-            }
 
 
 def beside(bench: Bench) -> Iterator[Row]:
@@ -105,24 +87,30 @@ def _said(acceptance: float, most: int) -> float:
 
 
 def methods(bench: Bench) -> Iterator[Row]:
-    """Every method at each batch, with the first draft. At the largest batches one turn, after a short one."""
-    draft, stack = next(iter(bench.stacks.items()))
+    """Every method: batch 1 with each draft, larger batches with the first one (one turn).
+
+    Goal: selection takes at most 5 % of a round at batch 1 where a method chooses from lists; `continuous` chooses from
+    the vocabulary.
+    """
     for batch in bench.options.batches:
-        progress(f"methods, batch {batch}, draft={draft}")
-        repeats = bench.options.repeats if batch == 1 else 1
-        texts = TEXTS[: max(batch, SINGLES)]
-        turns = in_turns(bench.sides(stack, bench.names, batch), texts, repeats)
-        for name, found in turns.items():
-            yield {"batch": batch, "method": name, **_cost(found)}
-    for name in METHODS:
-        if METHODS[name].steering is not None and not bench.options.steering:
-            yield {"method": name, "ms a round": "skipped: no --steering FILE"}
+        for draft, stack in bench.stacks.items() if batch == 1 else [next(iter(bench.stacks.items()))]:
+            progress(f"methods, batch {batch}, draft={draft}")
+            repeats = bench.options.repeats if batch == 1 else 1
+            texts = TEXTS[: max(batch, SINGLES)]
+            for name, found in in_turns(bench.sides(stack, batch), texts, repeats).items():
+                yield {"batch": batch, "draft": draft, "method": name, **_cost(found, METHODS[name], batch)}
+    for name in [n for n in bench.options.methods or METHODS if n not in bench.names]:
+        yield {"method": name, "ms a round": "skipped: no --steering FILE"}
 
 
-def _cost(found: list[Turn]) -> Row:
+def _cost(found: list[Turn], method: Method, batch: int) -> Row:
+    part = middle(found, "share")
+    listed = method.who == "pair" and method.union.kind != "all"
     return {
         "ms a round": middle(found, "round_ms"),
         "ms of selection": middle(found, "selecting_ms"),
+        "share": f"{100 * part:.1f} %",
+        "goal": ("met" if part <= GOAL_SHARE else "missed") if listed and batch == 1 else "",
         "tokens a round and row": middle(found, "a_round"),
         "tok/s": middle(found, "rate"),
     }
@@ -154,7 +142,7 @@ def published(bench: Bench) -> Iterator[Row]:
         }
 
 
-SECTIONS = {"share": share, "plain": beside, "methods": methods, "published": published}
+SECTIONS = {"methods": methods, "plain": beside, "published": published}
 
 
 def parsed() -> argparse.Namespace:

@@ -151,16 +151,16 @@ def _turn(decoder: Decoder, clock: Clocked, prompts: Sequence[Prompt]) -> Turn:
 
 
 def in_turns(sides: dict[str, Side], texts: Sequence[str], repeats: int) -> dict[str, list[Turn]]:
-    """Turns of each side, one after the other: a, b, …, a, b, …; a first turn of each is not counted."""
+    """Turns of each side, one after the other: a, b, …, a, b, …; after one answer of the first that is not counted."""
     turns: dict[str, list[Turn]] = {name: [] for name in sides}
-    for repeat in range(repeats + 1):
+    next(iter(sides.values()))(texts[:1])
+    for repeat in range(1, repeats + 1):
+        pause()
         for name, run in sides.items():
-            pause()
-            turn = run(texts[:1] if not repeat else texts)
-            told = "warm-up" if not repeat else f"{repeat} of {repeats}"
-            progress(f"  {name}: {turn.round_ms:.1f} ms a round, {turn.selecting_ms:.2f} selection ({told})")
-            if repeat:
-                turns[name].append(turn)
+            turn = run(texts)
+            told = f"{turn.round_ms:.1f} ms a round, {turn.selecting_ms:.2f} selection"
+            progress(f"  {name}: {told} ({repeat} of {repeats})")
+            turns[name].append(turn)
     return turns
 
 
