@@ -48,7 +48,7 @@ def test_the_screen_measures_everything_and_is_recomputed(undisturbed):
 def test_interrupted_it_says_how_to_continue_and_resume_needs_no_flags(battery, undisturbed, tmp_path):
     process = started(battery, tmp_path / "out", 4)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 2
     assert "interrupted" in errors.splitlines()[-1]
     done = subprocess.run(
