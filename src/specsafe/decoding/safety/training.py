@@ -16,13 +16,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import kl_div
 
@@ -124,7 +124,10 @@ def train(
     positions = sum(len(lesson.said) for lesson in lessons)
     shape = (course.draft.architecture.hidden_size, course.target.architecture.hidden_size)
     weight = torch.zeros(shape, device=course.draft.device, requires_grad=True)
-    before = heard(_measured(course, lessons, weight)) / positions
+    plain = replace(
+        course, steering=replace(course.steering, amplify=0.0)
+    )  # nothing, at any scale, is nothing
+    before = heard(_measured(plain, lessons, weight)) / positions
     heard(_steps(course, lessons, weight, epochs))
     after = heard(_measured(course, lessons, weight)) / positions
     if not math.isfinite(after):
@@ -320,5 +323,7 @@ def _write(out: Path, weight: Tensor, projection: Projection) -> None:
     """Whole or not at all."""
     document: dict[str, Any] = projection.model_dump(mode="json")
     part = out.with_name(f"{out.name}.{os.getpid()}.part")
-    save_file({TENSOR: weight.cpu().contiguous()}, part, {METADATA: json.dumps(document, sort_keys=True)})
+    part.write_bytes(
+        save({TENSOR: weight.cpu().contiguous()}, {METADATA: json.dumps(document, sort_keys=True)})
+    )
     part.replace(out)
