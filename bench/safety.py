@@ -2,14 +2,16 @@
 
 SmolLM2-135M for target, weights dequantized from the catalogue's GGUF file, bf16, arithmetic=fast, T = 3; target and draft
 each read their own system prompt. Answers end at their limit alone. Sides take turns in one run: a, b, …, a, b, …; a ratio
-is taken between turns of one repeat, and its median shown. Time is without prefill. "selection" is the time in decide(): candidates, choice, controller, distances.
+is taken between turns of one repeat, and its median shown. Time is without prefill. "selection" is the time in decide():
+candidates, choice, controller, distances.
 
 plain: speculation by the greedy rule with the same draft reads T+1 rows of the target a round and may say T+1 tokens: a
 bonus token follows where all drafts are right. A method has none (its draft has to speak at every position) and says T at
 most. Acceptance differs by method, so what is compared first is the time of a round, the same T draft passes in both
-(plain / ssd-crs, the goal is 0.9). "at equal acceptance" is the rate of ssd-crs over plain's as it would be were each guess
-right with the probability a that plain measured: (1 + a + … + a^(T-1)) / (1 + … + a^T) times that ratio. The same against
-`vanilla`, which verifies drafts in the methods' own loop, without a bonus token, needs no correction.
+(plain / ssd-crs, the goal is 0.9). "rate at equal acceptance" is the rate of ssd-crs over plain's as it would be were each
+guess right with the same probability a: (1 + a + … + a^(T-1)) / (1 + … + a^T) times that ratio; a is such that 1 + … + a^T
+are the tokens a round that plain measured. The same against `vanilla`, which verifies drafts in the methods' own loop
+without a bonus token, needs no correction.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from inspect import cleandoc
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -68,22 +71,26 @@ def beside(bench: Bench) -> Iterator[Row]:
         stacks = {"plain": plain(stack, t), **{n: of_method(stack, n) for n in ("vanilla", "ssd-crs")}}
         sides = {name: side(s, 1, new) for name, s in stacks.items()}
         turns = in_turns(sides, TEXTS[: 2 * SINGLES], 2 * bench.options.repeats)
-        ours, a = turns["ssd-crs"], middle(turns["plain"], "acceptance")
+        ours, said = turns["ssd-crs"], middle(turns["plain"], "a_round")
         rounds = {name: ratio(turns[name], ours, "round_ms") for name in ("plain", "vanilla")}
         yield {
             "draft": draft,
             **{f"{name}, ms a round": middle(found, "round_ms") for name, found in turns.items()},
             **{f"{name} / ssd-crs": value for name, value in rounds.items()},
             "goal": "met" if rounds["plain"] >= GOAL_RATIO else "missed",
-            **{f"acceptance, {name}": middle(found, "acceptance") for name, found in turns.items()},
-            "rate at equal acceptance": rounds["plain"] * _said(a, t) / _said(a, t + 1),
+            **{f"{name}, tokens a round": middle(found, "a_round") for name, found in turns.items()},
+            "rate at equal acceptance": rounds["plain"] * (1 - _right(said, t) ** t / said),
             **{f"{name}, tok/s": middle(found, "rate") for name, found in turns.items()},
         }
 
 
-def _said(acceptance: float, most: int) -> float:
-    """Tokens a round where each guess is right with the same probability, at most so many."""
-    return sum(acceptance**n for n in range(most))
+def _right(said: float, t: int) -> float:
+    """The probability a of a right guess for which 1 + a + … + a^t is `said`, by halving."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        a = (low + high) / 2
+        low, high = (a, high) if sum(a**n for n in range(t + 1)) < said else (low, a)
+    return low
 
 
 def methods(bench: Bench) -> Iterator[Row]:
@@ -184,7 +191,9 @@ def main() -> None:
         for title, section in SECTIONS.items():
             if title in options.only:
                 said[title] = list(section(bench))
-                print(f"## {title}\n\n{section.__doc__}\n\n{table(said[title])}\n", flush=True)
+                print(
+                    f"## {title}\n\n{cleandoc(section.__doc__ or '')}\n\n{table(said[title])}\n", flush=True
+                )
     busy = max(BUSY, default=0.0)
     said["others"] = [{"pauses": len(BUSY), "cores in use, at most": busy, "median": median(BUSY or [0.0])}]
     print(

@@ -40,8 +40,6 @@ class Turn(NamedTuple):
     selecting: float
     rounds: int
     row_rounds: int
-    drafted: int
-    accepted: int
     outputs: list[tuple[int, ...]]
 
     @property
@@ -73,11 +71,6 @@ class Turn(NamedTuple):
     def a_round(self) -> float:
         """Tokens a round of one row."""
         return self.tokens / self.row_rounds
-
-    @property
-    def acceptance(self) -> float:
-        """Guesses that were right, of all; 0 where nothing is drafted."""
-        return self.accepted / self.drafted if self.drafted else 0.0
 
 
 Side = Callable[[Sequence[str]], Turn]
@@ -144,8 +137,6 @@ def _turn(decoder: Decoder, clock: Clocked, prompts: Sequence[Prompt]) -> Turn:
         clock.seconds,
         decoder.forwards,
         sum(a.rounds for a in told),
-        sum(a.drafted for a in told),
-        sum(a.accepted for a in told),
         [a.tokens for a in told],
     )
 
