@@ -66,7 +66,7 @@ def decode(
 @pytest.mark.parametrize("name", STEERED)
 def test_at_scale_0_it_is_the_method_without_steering_to_the_last_bit(name: str) -> None:
     steered, plain = find(name, {"steering.base": 0.0}), replace(METHODS[name], steering=None)
-    for drafted in (1, 3, 5):
+    for drafted in (1, 5):
         off = decode(steered, drafted, weight=projection(100.0), telemetry=True)
         for item, answer in unsteered(plain, drafted, telemetry=True).items():
             assert (off[item].tokens, off[item].logprobs) == (answer.tokens, answer.logprobs)
@@ -83,11 +83,11 @@ def test_answers_depend_on_drafted_tokens_and_say_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STEERED)
-@pytest.mark.parametrize("drafted", [1, 3, 6])
+@pytest.mark.parametrize("drafted", [1, 5])
 def test_at_a_fixed_number_of_drafted_tokens_neighbours_change_no_bit(name: str, drafted: int) -> None:
     first = decode(METHODS[name], drafted, 7, telemetry=True)
     assert len({a.tokens for a in first.values()}) == len(first)
-    for slots in (1, 2, 4):
+    for slots in (1, 3):
         for item, answer in decode(METHODS[name], drafted, slots, telemetry=True).items():
             assert (answer.tokens, answer.logprobs) == (first[item].tokens, first[item].logprobs)
             told = {n for n, values in answer.columns.items() if repr(values) != repr(first[item].columns[n])}
@@ -151,8 +151,15 @@ def states(tokens: list[int]) -> torch.Tensor:
     return target().forward(torch.tensor([tokens]), kept)[0]
 
 
-@pytest.mark.parametrize("drafted", [1, 3, 5])
-@pytest.mark.parametrize("steering", [Steering(0.9, 5.0), Steering(2.0, 0.0, 0.7), Steering(0.2, 20.0, 0.1)])
+@pytest.mark.parametrize(
+    ("drafted", "steering"),
+    [
+        (1, Steering(0.9, 5.0)),
+        (3, Steering(0.9, 5.0)),
+        (3, Steering(2.0, 0.0, 0.7)),
+        (5, Steering(0.2, 20.0, 0.1)),
+    ],
+)
 def test_answers_are_those_of_a_plain_loop_over_whole_contexts(drafted: int, steering: Steering) -> None:
     method = replace(CRS, steering=steering, openings="trie")
     answers = decode(method, drafted)

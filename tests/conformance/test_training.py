@@ -117,16 +117,14 @@ def test_the_loss_is_a_divergence_that_finite_differences_confirm(folder: Path) 
     step = 1e-2 * gradient / gradient.norm()
     with torch.no_grad():
         slope = (loss(course, lesson, w + step) - loss(course, lesson, w - step)) / 2e-2
-        nothing = loss(
-            course_of(open_stack(config(folder, "self", **{"steering.base": 0.0}))), lesson, w[:HIDDEN]
-        )
     assert value.item() > 0
     assert float(slope) == pytest.approx(float(gradient.norm()), rel=0.02)
-    assert float(nothing) >= 0
 
 
-@pytest.mark.parametrize("draft", ["other", "self", "layers:0"])
-@pytest.mark.parametrize("method", ["ssd-steering", "ssd-crs-steering"])
+@pytest.mark.parametrize(
+    ("draft", "method"),
+    [("other", "ssd-crs-steering"), ("self", "ssd-steering"), ("layers:0", "ssd-crs-steering")],
+)
 def test_training_lowers_the_loss_and_repeats_itself(
     folder: Path, tmp_path: Path, draft: str, method: str
 ) -> None:
