@@ -1,17 +1,20 @@
 """Servers over HTTP: arms, rules by version, replies of each dialect, counters, waits."""
 
+import asyncio
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 
 from specsafe.engines import Request, parse_arm
-from specsafe.engines.openai_client import next_wait, retry_after
+from specsafe.engines.openai_client import Got, Refused, next_wait, retry_after
 from specsafe.engines.openai_counters import Counters, read_counters
 from specsafe.engines.openai_dialects import DIALECTS, ImpossibleCounts, ReplyError
 from specsafe.engines.openai_reply import Unanswerable, read_reply, request_body
 from specsafe.engines.openai_rules import ERAS, LOSSLESS, require_producible
+from specsafe.engines.openai_server import look_at
 from specsafe.errors import UserError
 
 LOCAL = "http://127.0.0.1:8000/v1"
@@ -270,3 +273,56 @@ def test_waits_double_are_spread_and_never_shorter_than_asked():
     assert max(next_wait(10**6, 0, random_) for _ in range(50)) <= 30
     assert next_wait(0, 77, random_) == 77
     assert math.isfinite(next_wait(10**9, 0, random_))
+
+
+# --- a real server ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vllm():
+    """What vLLM 0.32.0 on a CPU answered, cut to the fields that are read: a draft model, detailed metrics."""
+    path = Path(__file__).parents[1] / "servers" / "vllm_0_32.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_reply_of_a_real_vllm_is_read_whole(vllm):
+    sample, told = read(vllm["reply"])
+    assert sample.token_ids == (19556, 665, 28, 10668, 288, 957)
+    assert (sample.text, sample.finish, sample.prompt_tokens) == ("Hello there, welcome to my", "length", 33)
+    assert None not in sample.logprobs
+    assert all(len(row) == 2 for row in sample.top)
+    assert (told.drafted, told.accepted, told.rounds, told.limit) == (20, 0, 5, 4)
+    assert sample.accepted_at == (0, 0, 0, 0)
+
+
+def test_counters_of_a_real_vllm_agree_with_what_its_request_told(vllm):
+    read_ = read_counters("\n".join(vllm["metrics"]) + "\n", "vllm", "smol")
+    sample = read(vllm["reply"]).sample
+    assert read_ == Counters(sample.rounds, sample.drafted, sample.accepted)
+
+
+def test_a_real_vllm_in_development_mode_names_its_rule(vllm):
+    class Told:
+        """A client that answers with what was recorded."""
+
+        async def look(self, path, *, api=False):
+            pages = {
+                "/models": "models",
+                "/version": "version",
+                "/server_info?config_format=json": "server_info",
+            }
+            return Got(200, json.dumps(vllm[pages[path]]).encode())
+
+        async def post(self, path, body, *, api=True):
+            raise Refused("no tokens")
+
+    server = asyncio.run(look_at(Told(), arm()))
+    assert (server.dialect, server.version, server.model, server.rule) == (
+        "vllm",
+        "0.32.0",
+        "smol",
+        "standard",
+    )
+    assert server.told["num_speculative_tokens"] == 4
+    assert server.told["draft"] == "/models/draft"
+    assert server.told["dtype"] == "torch.bfloat16"
