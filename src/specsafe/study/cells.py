@@ -1,0 +1,41 @@
+"""Cells: what a protocol plans, one arm on some items in one place of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# target: the target alone. draft: the draft alone, as a model of its own. replicate: the target again, restarted and
+# in another order. width: verification-shaped passes without another model's tokens. speculative: what is judged.
+# control: harm put in on purpose. probe: an arm without a matched target, shown and never judged.
+Part = Literal["target", "draft", "replicate", "width", "speculative", "control", "probe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One arm on some items in one place of the protocol. Cells may share an arm: its answers are made once.
+
+    key: unique in the study. where: "1" … "5" for a phase, or the name of a block. arm: role of the arm in the ledger.
+    pair: name of the pair; "" where a model is on its own. lossless: the rule claims to change nothing. drafted: tokens
+    proposed a round; 0 without a draft. replicates: which samples of each item; more than one only where temperature > 0.
+    items: ids. baseline: key of the matched target cell; "" where there is none. alone: key of the cell in which the draft
+    answers by itself; "" where there is none.
+    """
+
+    key: str
+    where: str
+    part: Part
+    arm: str
+    pair: str
+    model: str
+    draft: str
+    rule: str
+    lossless: bool
+    drafted: int
+    dtype: str
+    temperature: float
+    seed: int
+    replicates: tuple[int, ...]
+    items: tuple[str, ...]
+    baseline: str = ""
+    alone: str = ""
