@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Clusters = Sequence[str] | Sequence[int] | NDArray[np.int64] | NDArray[np.str_]
 DRAWS = 5_000
 _AT_ONCE = 4_000_000  # cluster indices in memory
 
@@ -32,7 +33,7 @@ class Bootstrap:
 
 def cluster_bootstrap(
     values: Sequence[float] | NDArray[np.float64],
-    clusters: Sequence[str] | Sequence[int] | NDArray[np.int64],
+    clusters: Clusters,
     *,
     draws: int = DRAWS,
     confidence: float = 0.95,

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm, t
 
+from specsafe.stats.bootstrap import Clusters
+
 FloatArray = NDArray[np.float64]
 _STEPS, _CLOSE = 60, 1e-10
 _STEEPEST = 30.0  # log odds between the lowest and the highest dose: beyond that no maximum exists
@@ -82,7 +84,7 @@ def cochran_armitage(k: Sequence[int], n: Sequence[int], doses: Sequence[float])
 def linear_slope(
     outcomes: FloatArray,
     doses: Sequence[float],
-    clusters: Sequence[str] | NDArray[np.int64],
+    clusters: Clusters,
     *,
     confidence: float = 0.95,
 ) -> Slope:
@@ -104,7 +106,7 @@ def linear_slope(
 def logistic_slope(
     outcomes: FloatArray,
     doses: Sequence[float],
-    clusters: Sequence[str] | NDArray[np.int64],
+    clusters: Clusters,
     *,
     confidence: float = 0.95,
 ) -> Slope:
@@ -148,7 +150,7 @@ def cochran_q(outcomes: FloatArray) -> CochranQ:
 
 
 def _checked(
-    outcomes: FloatArray, doses: Sequence[float], clusters: Sequence[str] | NDArray[np.int64]
+    outcomes: FloatArray, doses: Sequence[float], clusters: Clusters
 ) -> tuple[FloatArray, NDArray[np.int64], int]:
     y = np.asarray(outcomes, float)
     if y.ndim != 2 or y.shape != (len(clusters), len(doses)) or not len(y) or len(set(doses)) < 2:
