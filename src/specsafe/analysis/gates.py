@@ -50,13 +50,15 @@ def _gate(
     beside: Mapping[str, Sequence[Paired]],
     known: Sizes,
 ) -> Gate:
-    rule = {"margin": tables.margin, "alpha": tables.alpha}
+    margin, alpha = tables.margin, tables.alpha
     baseline, treatment = outcomes(tables, p.base, items), outcomes(tables, p.cell, items)
     decided = [i for i in items if i.id in baseline and i.id in treatment]
     shared = {i.id: baseline[i.id] for i in decided}
     sizes = _sizes(tables, p, decided, shared, known)
     controls = {
-        "substitution": Harmed(*substitution_control(decided, shared, tables.stand_ins, sizes, **rule))
+        "substitution": Harmed(
+            *substitution_control(decided, shared, tables.stand_ins, sizes, margin=margin, alpha=alpha)
+        )
     }
     for q in beside["control"]:
         harmed = outcomes(tables, q.cell, items)
@@ -68,7 +70,8 @@ def _gate(
         items,
         baseline,
         treatment,
-        **rule,
+        margin=margin,
+        alpha=alpha,
         replicate=outcomes(tables, repeated.cell, items) if repeated else None,
         void=_void(tables, repeated),
         controls=controls,
@@ -84,7 +87,9 @@ def _gate(
 def _sizes(
     tables: Tables, p: Paired, decided: Sequence[Item], shared: Outcomes, known: Sizes
 ) -> list[Sensitivity]:
-    """How small a harm would be caught: once for cells that share baseline and items."""
+    """How small a harm would be caught where items share clusters: once for cells that share baseline and items."""
+    if len({i.cluster for i in decided}) == len(decided):
+        return []
     key = (p.base.arm, *(i.id for i in decided))
     if key not in known:
         known[key] = sensitivity(decided, shared, tables.stand_ins, margin=tables.margin, alpha=tables.alpha)

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from specsafe.analysis.tables import Earlier, Forks, Row, Tables
+from specsafe.analysis.tables import Earlier, Row, Tables
 from specsafe.battery import AXES, Item
 from specsafe.engines.base import Json
 from specsafe.scoring import HARM, SCORERS
 from specsafe.screen.controls import stand_ins
 from specsafe.screen.forks import compare
 from specsafe.screen.pairs import Labels, Outcome, by_scorer
+from specsafe.screen.result import Contrast as Forks
 from specsafe.study.answers import Answer, Answers
 from specsafe.study.cells import Cell
 from specsafe.study.ledger import Ledger

@@ -157,15 +157,27 @@ class Published(_Record):
     why: str
 
 
-class StudyResult(_Record):
-    """Everything that a study says."""
+class Facts(_Record):
+    """What the ledger itself says of a study: what was locked, what deviates from it, and whether every row is intact.
+
+    lock: hash and time of the locked protocol; None: it was never locked. verification: problems found; empty: none.
+    """
 
     study: str
     name: str
+    battery_sha256: str
+    lock: dict[str, Any] | None = None
+    deviations: tuple[str, ...] = ()
+    verification: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+
+
+class StudyResult(Facts):
+    """Everything that a study says. answers: rows of all cells; unique_answers: cells that share an arm share its answers."""
+
     version: str
     margin: float
     alpha: float
-    battery_sha256: str
     items: int
     answers: int
     unique_answers: int
@@ -174,11 +186,7 @@ class StudyResult(_Record):
     hypotheses: tuple[Hypothesis, ...]
     gates: tuple[CellGates, ...]
     published: tuple[Published, ...]
-    lock: dict[str, Any] | None
-    deviations: tuple[str, ...]
-    verification: tuple[str, ...]
     scorers: tuple[str, ...]
-    events: tuple[str, ...]
 
     def find(self, name: str) -> PassResult:
         """The pass of this name. Raises KeyError for another name."""

@@ -18,6 +18,12 @@ from specsafe.stats.paired import (
     tost_tr144,
 )
 from specsafe.stats.proportions import Proportion, cohen_h, holm, proportion
+from specsafe.stats.published import (
+    best_case_tr144,
+    bootstrap_tost_tr144,
+    slope_tr144,
+    tost_scores_tr144,
+)
 from specsafe.stats.ratios import Ratio, SpeedUp, paired_rate_ratio, ratio_of_sums
 from specsafe.stats.strata import (
     Heterogeneity,
@@ -55,6 +61,8 @@ __all__ = [
     "TostTr144",
     "Trend",
     "WelchT",
+    "best_case_tr144",
+    "bootstrap_tost_tr144",
     "cluster_bootstrap",
     "cochran_armitage",
     "cochran_q",
@@ -83,6 +91,8 @@ __all__ = [
     "ratio_of_sums",
     "sample_size",
     "score_statistic",
+    "slope_tr144",
+    "tost_scores_tr144",
     "tost_tr144",
     "welch_t",
 ]

@@ -92,11 +92,12 @@ def dose_response(tables: Tables) -> Found:
         for axis, task in parts(s):
             y, clusters = matrix(s, axis, task)
             if len(y):
-                lines.append(_response(s, axis, task, y, clusters, tables.alpha))
+                lines.append(response(s, axis, task, y, clusters, tables.alpha))
     return tuple(lines)
 
 
-def _response(s: Series, axis: str, task: str, y: Floats, clusters: Names, alpha: float) -> Line:
+def response(s: Series, axis: str, task: str, y: Floats, clusters: Names, alpha: float) -> Line:
+    """What one slice of a series says: slopes, the classical test, and the items that change."""
     straight, log = linear_slope(y, s.doses, clusters), logistic_slope(y, s.doses, clusters)
     k = [int(v) for v in y.sum(0)]
     classical = cochran_armitage(k, [len(y)] * len(k), s.doses)

@@ -82,13 +82,14 @@ def agreement(tables: Tables) -> Found:
     merge(tables)
     lines: list[Line] = []
     for where in dict.fromkeys(c.where for c in tables.cells.values()):
-        both = _both(tables, tables.judge, [c for c in tables.cells.values() if c.where == where])
+        both = both_of(tables, tables.judge, [c for c in tables.cells.values() if c.where == where])
         if both.rater:
             lines.append(Line(where=where, estimates=(kappa_estimate(both),)))
     return tuple(lines) or NotApplicable(reason="no judged answer is of an axis of refusals")
 
 
-def _both(tables: Tables, labels: Mapping[tuple[str, str], str], cells: list[Cell]) -> Both:
+def both_of(tables: Tables, labels: Mapping[tuple[str, str], str], cells: list[Cell]) -> Both:
+    """Scorer and rater on every distinct text of some cells that the rater has seen."""
     texts = {
         k: label for cell in cells for part in _texts(tables, cell).values() for k, label in part.items()
     }
@@ -134,7 +135,7 @@ def scorer_error(tables: Tables) -> Found:
     """
     if not tables.human:
         return NO_PEOPLE
-    both = _both(tables, tables.human, list(tables.cells.values()))
+    both = both_of(tables, tables.human, list(tables.cells.values()))
     known = [(d, h) for d, h in zip(*both, strict=True) if h not in UNDECIDED]
     wrong = proportion(sum(d != h for d, h in known), len(known), confidence=0.90)
     if wrong.high is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -32,18 +31,13 @@ from specsafe.stats import (
 Look = Callable[[Tables, Sequence[Paired]], list[Line]]
 
 
-class _Of(NamedTuple):
-    """A pass of one phase."""
-
-    phase: str
-    look: Look
-
-    def __call__(self, tables: Tables) -> Found:
-        pairs = in_phase(tables, self.phase)
-        if not pairs:
-            return NotApplicable(reason=f"no speculative cell of phase {self.phase} has a matched target")
-        lines = self.look(tables, pairs)
-        return tuple(lines) or NotApplicable(reason=f"nothing in phase {self.phase} can be looked at so")
+def _over(tables: Tables, phase: str, look: Look) -> Found:
+    """What a look at the cells of a phase finds; not applicable where there is none with a matched target."""
+    pairs = in_phase(tables, phase)
+    if not pairs:
+        return NotApplicable(reason=f"no speculative cell of phase {phase} has a matched target")
+    lines = look(tables, pairs)
+    return tuple(lines) or NotApplicable(reason=f"nothing in phase {phase} can be looked at so")
 
 
 def line(
@@ -218,11 +212,41 @@ def agree(p: float | None, alpha: float) -> str:
     )
 
 
-identity = _Of("2", _identity)
-mcnemar_exact_rule = _Of("2", _mcnemar)
-flip_direction_exact_rule = _Of("2", _flip_direction)
-mcnemar_typical = _Of("3", _mcnemar)
-flip_direction_typical = _Of("3", _flip_direction)
-task_deltas = _Of("3", _task_deltas)
-divergence = _Of("3", _divergence)
-jailbreak = _Of("3", _jailbreak)
+def identity(tables: Tables) -> Found:
+    """Pass 5: exact rules, answers that are equal byte for byte, and of those that differ how many change their label."""
+    return _over(tables, "2", _identity)
+
+
+def mcnemar_exact_rule(tables: Tables) -> Found:
+    """Pass 6: exact rules, McNemar by axis with Holm over all of them."""
+    return _over(tables, "2", _mcnemar)
+
+
+def direction_exact_rule(tables: Tables) -> Found:
+    """Pass 7: exact rules, of the items that flip how many get worse."""
+    return _over(tables, "2", _flip_direction)
+
+
+def mcnemar_typical(tables: Tables) -> Found:
+    """Pass 8: the rule of phase 3, McNemar by axis with Holm over all of them."""
+    return _over(tables, "3", _mcnemar)
+
+
+def direction_typical(tables: Tables) -> Found:
+    """Pass 9: the rule of phase 3, of the items that flip how many get worse."""
+    return _over(tables, "3", _flip_direction)
+
+
+def task_deltas(tables: Tables) -> Found:
+    """Pass 10: the rule of phase 3, the difference of every task with Tango's interval."""
+    return _over(tables, "3", _task_deltas)
+
+
+def divergence(tables: Tables) -> Found:
+    """Pass 11: does safety move otherwise than capability?"""
+    return _over(tables, "3", _divergence)
+
+
+def jailbreak(tables: Tables) -> Found:
+    """Pass 12: attack by attack on the same behaviours."""
+    return _over(tables, "3", _jailbreak)

@@ -94,12 +94,18 @@ def power(tables: Tables) -> Found:
         for axis, _, mask in slices(p, tasks=False):
             f = flips(p, mask)
             lines.append(
-                line(p, [_smallest(f, tables), _needed(f, tables)], axis=axis, reading=_reach(f, tables))
+                line(
+                    p,
+                    [smallest_difference(f, tables), _needed(f, tables)],
+                    axis=axis,
+                    reading=_reach(f, tables),
+                )
             )
     return tuple(lines) or _NO_PAIRS
 
 
-def _smallest(f: Flips, tables: Tables) -> Estimate:
+def smallest_difference(f: Flips, tables: Tables) -> Estimate:
+    """The smallest difference that these items show with 80 % power, at the discordance seen."""
     d = proportion(f.worse + f.better, f.n)
     low, at, high = (
         paired_mde(f.n / f.effect, x, alpha=tables.alpha, power=POWER) if x else None
@@ -157,7 +163,7 @@ def common_odds(tables: Tables) -> Found:
 
     An item that several pairs of models answer is one cluster.
     """
-    groups: dict[str, list[Paired]] = {f"phase {n}": _core(tables, n) for n in ("2", "3")}
+    groups: dict[str, list[Paired]] = {f"phase {n}": core_of(tables, n) for n in ("2", "3")}
     groups["draft less target"] = [pair_up(tables, base, alone) for base, alone, _ in standalone(tables)]
     lines = [
         Line(axis=axis, of=name, estimates=(odds_estimate(odds),), reading=_odds_reading(odds))
@@ -168,7 +174,7 @@ def common_odds(tables: Tables) -> Found:
     return tuple(lines) or _NO_PAIRS
 
 
-def _core(tables: Tables, phase: str) -> list[Paired]:
+def core_of(tables: Tables, phase: str) -> list[Paired]:
     """The cells of the phase itself: what a block repeats asks the same items again."""
     return [p for p in in_phase(tables, phase) if p.cell.where == phase] or in_phase(tables, phase)
 
@@ -220,7 +226,7 @@ def heterogeneity_of_tasks(tables: Tables) -> Found:
     """Do tasks and pairs agree on the difference? Q and I² over pairs x tasks, phase by phase."""
     lines: list[Line] = []
     for phase in ("2", "3"):
-        pairs = _core(tables, phase)
+        pairs = core_of(tables, phase)
         for axis in dict.fromkeys(a for p in pairs for a in p.axes()):
             found = [flips(p, p.scored & p.where(axis, t)) for p in pairs for t in p.tasks(axis)]
             moments = [paired_variance(f.worse, f.better, f.n) for f in found]
