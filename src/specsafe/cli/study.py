@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from specsafe.cli import study_run
 
 if TYPE_CHECKING:
     from specsafe.study.protocol import Protocol
@@ -15,21 +16,19 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-File = Annotated[Path, typer.Argument(help="A protocol, such as protocols/tr144-mini.yaml.")]
-Variant = Annotated[str, typer.Option(help="A variant of the file; default: the file as it stands.")]
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the batteries that the protocol names; default: the file's own."),
-]
 
 
 @app.command()
 def plan(
-    file: File,
+    file: study_run.File,
     variant: Annotated[str, typer.Option(help="Only this variant of the file.")] = "",
     arms: Annotated[bool, typer.Option("--arms", help="Name every arm and what is asked of it.")] = False,
+    gates: Annotated[
+        bool,
+        typer.Option("--gates", help="Say which verdicts each gate can reach, and how many items it needs."),
+    ] = False,
 ) -> None:
-    """Count what a study would ask, with every derivation, and which verdicts could be reached.
+    """Count what a study would ask, with every derivation, and what of it could be judged.
 
     No model and no battery needs to be there: the sizes of the tasks stand in the protocol.
     """
@@ -37,16 +36,30 @@ def plan(
 
     chosen = [read_protocol(file, variant)] if variant else list(read_variants(file).values())
     for n, protocol in enumerate(chosen):
-        typer.echo(("\n" if n else "") + "\n".join(_plan(protocol, arms)))
+        typer.echo(("\n" if n else "") + "\n".join(_plan(protocol, arms, gates)))
 
 
-def _plan(protocol: Protocol, arms: bool) -> list[str]:
+for command in (
+    study_run.lock,
+    study_run.run,
+    study_run.status,
+    study_run.score,
+    study_run.verify,
+    study_run.export,
+):
+    app.command()(command)
+
+
+def _plan(protocol: Protocol, arms: bool, gates: bool) -> list[str]:
     from specsafe.report.printable import printable
-    from specsafe.report.study_plan import arm_lines, missing_axes, plan_page
-    from specsafe.study.planning import cells, counted_tasks, counts, gates
+    from specsafe.report.study_plan import arm_lines, gate_lines, missing_axes, plan_page
+    from specsafe.study.planning import cells, counted_tasks, counts
+    from specsafe.study.planning import gates as gates_of
 
     planned = cells(protocol, counted_tasks(protocol))
-    lines = list(plan_page(protocol, counts(protocol), planned, gates(protocol, planned)))
+    lines = list(plan_page(protocol, counts(protocol), planned))
+    if gates:
+        lines += gate_lines(protocol, gates_of(protocol, planned))
     missing = missing_axes(protocol)
     if missing:
         lines.append(f"not asked: {missing}")

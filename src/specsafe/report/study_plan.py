@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from specsafe.battery import axis_label
-from specsafe.screen.plan import reach
-from specsafe.stats import sample_size
 from specsafe.study.cells import Cell
 from specsafe.study.planning import Count, Gate, Term, answers_to_make
 from specsafe.study.protocol import Protocol
@@ -15,10 +13,8 @@ from specsafe.study.protocol import Protocol
 _WORDS = {"drafted": "num_speculative_tokens", "dtype": "dtypes"}
 
 
-def plan_page(
-    protocol: Protocol, counted: Sequence[Count], cells: Sequence[Cell], gates: Sequence[Gate]
-) -> Iterator[str]:
-    """Lines for the terminal."""
+def plan_page(protocol: Protocol, counted: Sequence[Count], cells: Sequence[Cell]) -> Iterator[str]:
+    """Lines for the terminal: items, counts, arms, matches."""
     yield f"{protocol.name}, {protocol.variant} (version {protocol.version}): {protocol.title}"
     yield f"protocol {protocol.sha256[:16]}"
     yield from _items(protocol)
@@ -35,7 +31,6 @@ def plan_page(
         "what several cells ask of one arm is answered once"
     )
     yield from _matches(cells)
-    yield from _gates(protocol, gates)
 
 
 def derivation(count: Count, sums: Mapping[str, int]) -> str:
@@ -84,14 +79,18 @@ def _matches(cells: Sequence[Cell]) -> Iterator[str]:
         yield f"the protocol has no {', no '.join(missing)} arm"
 
 
-def _gates(protocol: Protocol, gates: Sequence[Gate]) -> Iterator[str]:
+def gate_lines(protocol: Protocol, gates: Sequence[Gate]) -> Iterator[str]:
     """What the rule can say with so many items, and how many it would need."""
+    from specsafe.screen.plan import reach  # half a second of imports that counting does not need
+    from specsafe.stats import sample_size
+
     if not gates:
+        yield "no cell has a match: nothing could be judged"
         return
     plan = protocol.plan
     yield f"gates of matched cells, margin {100 * plan.margin:g} points, alpha {plan.alpha:g}, power {plan.power:g}:"
     for g in gates:
-        cells = f"{g.cells} cell{'s' if g.cells > 1 else ''} on items {g.set}"
+        cells = f"{g.cells} cell{'s' if g.cells > 1 else ''} on items {g.item_set}"
         yield f"  {reach(g.axis, g.items, g.clusters, plan.margin, plan.alpha).line()} ({cells})"
         needed = {
             d: sample_size(d, plan.margin, alpha=plan.alpha, power=plan.power) for d in plan.discordance

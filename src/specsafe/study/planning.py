@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from specsafe.battery import Axis
 from specsafe.battery.items import AXES
@@ -25,7 +25,7 @@ class Term(NamedTuple):
     factors: tuple[Factor, ...]
 
     @property
-    def count(self) -> int:
+    def product(self) -> int:
         """The product."""
         total = 1
         for _, n in self.factors:
@@ -92,14 +92,14 @@ def counts(protocol: Protocol) -> list[Count]:
     lines: dict[str, Count] = {}
     for name, place in protocol.places.items():
         terms = tuple(_term(protocol, g, None) for _, g in grids(protocol, name))
-        lines[name] = Count(name, place.title, terms, total=sum(t.count for t in terms))
+        lines[name] = Count(name, place.title, terms, total=sum(t.product for t in terms))
     for name, total in protocol.totals.items():
         if total.domain is None:
             summed = sum(lines[part].total for part in total.of)
         else:
             places = leaves(protocol, total.of)
             summed = sum(
-                _term(protocol, g, total.domain).count for p in places for _, g in grids(protocol, p)
+                _term(protocol, g, total.domain).product for p in places for _, g in grids(protocol, p)
             )
         title = f"{total.domain} items alone" if total.domain else ""
         lines[name] = Count(name, title, parts=total.of, total=summed)
@@ -198,14 +198,14 @@ def _subjects(protocol: Protocol, grid: Grid, common: Slot, levels: Mapping[str,
         for model, part in _models(protocol, grid):
             yield replace(common, part=part, model=model)
         return
-    part: Part = grid.arms  # type: ignore[assignment]
+    kind = cast(Part, grid.arms)
     rules = levels["rule"] if _crossed(grid, "rule") else ("",)
     drafted = levels["drafted"] if _crossed(grid, "drafted") else (0,)
     for pair, rule, tokens in itertools.product(levels["pairs"], rules, drafted):
         who: Pair = protocol.pairs[pair]
-        lossless = protocol.rules[rule].lossless if rule else part == "width"
+        lossless = protocol.rules[rule].lossless if rule else kind == "width"
         yield replace(
-            common, part=part, pair=pair, model=who.target, draft=who.draft, rule=rule or "none",
+            common, part=kind, pair=pair, model=who.target, draft=who.draft, rule=rule or "none",
             lossless=lossless, drafted=tokens,
         )  # fmt: skip
 
@@ -316,7 +316,7 @@ class Gate(NamedTuple):
     axis: Axis
     items: int
     clusters: int
-    set: str
+    item_set: str
     cells: int
 
 
