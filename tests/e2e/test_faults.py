@@ -66,7 +66,7 @@ def test_two_screens_on_one_ledger_are_refused(battery, tmp_path):
     process.kill()
     process.communicate()
     assert second.returncode == 2
-    assert "another screen is writing" in second.stderr
+    assert "another run is writing" in second.stderr
     assert unfinished.returncode == 2
     assert "not finished" in unfinished.stderr
 
