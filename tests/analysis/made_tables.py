@@ -39,8 +39,8 @@ def make_items(sizes=None):
     """The items of a battery: TASKS, or the sizes given for some of them."""
     items = []
     for task, (axis, n, categories, together, _, _) in TASKS.items():
-        n = (sizes or {}).get(task, n if sizes is None else 0)
-        for k in range(n):
+        count = (sizes or {}).get(task, n if sizes is None else 0)
+        for k in range(count):
             answers = {"answers": ("A",), "choices": ("yes", "no")} if axis == "capability" else {}
             truth = (
                 {"scorer": "truth", "answers": ("so",), "wrong": ("not so",)}

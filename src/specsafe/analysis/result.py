@@ -160,16 +160,20 @@ class Published(_Record):
 class Facts(_Record):
     """What the ledger itself says of a study: what was locked, what deviates from it, and whether every row is intact.
 
-    lock: hash and time of the locked protocol; None: it was never locked. verification: problems found; empty: none.
+    lock: hash and time of the locked protocol; None: it was never locked. checked: whether every row was held against its
+    hash; verification: the problems found then. complete: nothing is left to be asked.
     """
 
     study: str
     name: str
     battery_sha256: str
+    variant: str = ""
+    title: str = ""
+    complete: bool = True
+    checked: bool = False
     lock: dict[str, Any] | None = None
     deviations: tuple[str, ...] = ()
     verification: tuple[str, ...] = ()
-    events: tuple[str, ...] = ()
 
 
 class StudyResult(Facts):

@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from specsafe import __version__
+from specsafe.analysis.earlier import baselines_of, published_baselines
 from specsafe.analysis.gates import judge_cells
 from specsafe.analysis.hypotheses import judge_hypotheses
+from specsafe.analysis.read import read_tables
 from specsafe.analysis.result import CellSummary, Facts, PassResult, StudyResult
 from specsafe.analysis.table import PASSES, run_pass
 from specsafe.analysis.tables import Row, Tables, kept_replicates
 from specsafe.analysis.tr144 import as_published
 from specsafe.scoring import UNSCORED
 from specsafe.study.cells import Cell
+from specsafe.study.ledger import Ledger
+from specsafe.study.reading import cells_of, deviations_of, lock_of, protocol_of
+from specsafe.study.verify import verify
+
+
+def analyze(ledger: Ledger, *, earlier: Sequence[Ledger] = (), check: bool = True) -> StudyResult:
+    """The result of a study's ledger, whatever of it is answered. Scores that are missing are added to it.
+
+    earlier: ledgers of other studies, for their baselines. check: hold every row against its hash first, which reads the
+    whole file. Raises UserError where the ledger holds no study, or a pass says that it cannot be analysed.
+    """
+    protocol = protocol_of(ledger)
+    tables = read_tables(
+        ledger,
+        cells_of(ledger),
+        margin=protocol.plan.margin,
+        alpha=protocol.plan.alpha,
+        tasks=ledger.resolved()["tasks"],
+        earlier=(*published_baselines(protocol), *(baselines_of(other) for other in earlier)),
+    )
+    facts = Facts(
+        study=ledger.study,
+        name=protocol.name,
+        variant=protocol.variant,
+        title=protocol.title,
+        complete=ledger.complete,
+        battery_sha256=ledger.battery_sha256(),
+        lock=lock_of(ledger),
+        deviations=tuple(deviations_of(ledger)),
+        checked=check,
+        verification=tuple(verify(ledger)) if check else (),
+    )
+    return analyze_tables(tables, facts)
+
+
+def without_timings(result: StudyResult) -> StudyResult:
+    """The result without what a clock measured, so that two runs of one study can be compared byte by byte."""
+    passes = tuple(
+        p.model_copy(update={"state": "not applicable", "reason": "timings were left out", "lines": ()})
+        if p.name == "speed"
+        else p
+        for p in result.passes
+    )
+    return result.model_copy(update={"passes": passes})
 
 
 def analyze_tables(tables: Tables, facts: Facts) -> StudyResult:

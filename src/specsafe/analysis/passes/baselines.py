@@ -159,6 +159,8 @@ def earlier_baselines(tables: Tables) -> Found:
     if not tables.earlier:
         return NotApplicable(reason="no earlier study and no published table was named")
     ours = _ours(tables)
+    if not ours:
+        return NotApplicable(reason="no model has answered alone yet")
     lines: list[Line] = []
     for study in tables.earlier:
         shared = [key for key in ours if key in study.rates and study.rates[key].n]
