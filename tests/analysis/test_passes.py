@@ -147,6 +147,7 @@ def test_everything_null_has_a_common_odds_ratio_of_one_and_never_more():
     assert all(x.estimates[0].high is None and "no pair differs" in x.estimates[0].method for x in lines)
 
 
+@pytest.mark.slow
 def test_the_level_of_the_dose_test_is_kept_over_many_studies():
     """Of 120 null studies at 5 %, a binomial count lies in 1 … 13 in 99.5 % of cases."""
     rejected = 0

@@ -103,7 +103,8 @@ class Hypothesis(_Record):
 class CellSummary(_Record):
     """A cell: planned against actual. shown_only: without a matched baseline, so nothing is judged.
 
-    planned counts answers (items x samples); replays: answers of temperature 0 beyond the first, which are no data.
+    planned counts answers (items x samples); replays: answers of temperature 0 beyond the first, which are no data. tasks:
+    task -> how many of its items, the first in the protocol's order.
     """
 
     key: str
@@ -120,6 +121,8 @@ class CellSummary(_Record):
     seed: int
     baseline: str
     arm: str
+    replicates: tuple[int, ...]
+    tasks: dict[str, int]
     items: int
     planned: int
     answered: int

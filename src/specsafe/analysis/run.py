@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from specsafe import __version__
@@ -104,6 +105,8 @@ def summarize(tables: Tables, cell: Cell) -> CellSummary:
         seed=cell.seed,
         baseline=cell.baseline,
         arm=cell.arm,
+        replicates=cell.replicates,
+        tasks=dict(Counter(tables.items[i].task for i in cell.items)),
         items=len(cell.items),
         planned=planned,
         answered=len(rows),
