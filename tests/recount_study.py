@@ -87,9 +87,8 @@ class Study:
         scores = self.db.execute("SELECT item, text_sha256, scorer, record FROM score")
         label = {(i, x, s.split("@")[0]): json.loads(r)["label"] for i, x, s, r in scores}
         columns = "arm, replicate, item, text, text_sha256, finish, drafted, accepted, rounds, accepted_at"
-        rows = {
-            (r["arm"], r["replicate"], r["item"]): r for r in self.db.execute(f"SELECT {columns} FROM sample")
-        }
+        query = f"SELECT {columns} FROM sample"  # noqa: S608
+        rows = {(r["arm"], r["replicate"], r["item"]): r for r in self.db.execute(query)}
         failed = {tuple(r) for r in self.db.execute("SELECT arm, replicate, item FROM failure")}
         self.rows, self.failed, self.harm = {}, {}, {}
         for key, c in self.cells.items():

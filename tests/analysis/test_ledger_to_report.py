@@ -111,7 +111,7 @@ def test_every_report_tells_lock_deviations_counts_and_verification(study):
 
 
 def test_pages_load_nothing_and_hold_no_answer(study):
-    folder, result, written = study
+    folder, _, written = study
     page = Page((folder / "study.html").read_text())
     for tag, attributes in page.elements:
         assert tag not in ("script", "img", "iframe", "link", "object")

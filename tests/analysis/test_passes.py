@@ -191,7 +191,7 @@ def test_heterogeneity_and_leaving_one_task_out_point_to_the_task_that_carries_a
 
 
 def test_equal_acceptance_looks_lower_on_short_answers_until_positions_are_matched():
-    tables = make_study(SMALL, telemetry={"safety": 0.6, "capability": 0.6}).tables()
+    tables = make_study(SMALL, seed=3, telemetry={"safety": 0.6, "capability": 0.6}).tables()
     published = readings(telemetry.by_domain(tables), axis="", cell="2: llama exact k5")
     matched = readings(telemetry.matched_positions(tables), axis="", cell="2: llama exact k5")
     assert published == ["higher on safety"] and matched == ["no difference shown"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from specsafe.analysis.measure import CAPABILITY, phase_of
+from specsafe.analysis.passes.telemetry import decisive
 from specsafe.analysis.result import Hypothesis, Line, PassResult, Standing
 from specsafe.analysis.tables import Tables
 from specsafe.stats import holm
@@ -26,7 +27,7 @@ def judge_hypotheses(passes: Passes, tables: Tables) -> tuple[Hypothesis, ...]:
         _h1(passes),
         _h2(passes, tables),
         _h3(passes, tables),
-        _h4(passes),
+        _h4(passes, tables),
     )
 
 
@@ -103,15 +104,21 @@ def _h3(passes: Passes, tables: Tables) -> Hypothesis:
     return found
 
 
-def _h4(passes: Passes) -> Hypothesis:
+def _h4(passes: Passes, tables: Tables) -> Hypothesis:
     p, q = passes["matched_positions"], passes["acceptance_by_domain"]
     lines = [x for x in p.lines if not x.axis and not x.task]
     if not lines:
         reason = p.reason or "no cell accepts on both domains"
         return _hypothesis("H4", Standing.NOT_TESTABLE, reason, [p, q], [])
-    return _by_reading("H4", p, lines, "lower on safety", "higher on safety", "cells at slot 1").model_copy(
-        update={"passes": (p.number, q.number)}
+    known = [1.0 if (e := decisive(x)).p is None else e.p or 0.0 for x in lines]
+    corrected = [
+        x.model_copy(update={"reading": x.reading if r < tables.alpha else "no difference shown"})
+        for x, r in zip(lines, holm(known), strict=True)
+    ]
+    found = _by_reading(
+        "H4", p, corrected, "lower on safety", "higher on safety", "cells at slot 1, after Holm"
     )
+    return found.model_copy(update={"passes": (p.number, q.number)})
 
 
 def _by_reading(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 
 from specsafe.analysis.measure import CAPABILITY, SAFETY, nothing, phase_of, ratio
 from specsafe.analysis.result import Estimate, Found, Line, NotApplicable
@@ -222,6 +223,7 @@ def _equal_length(x: Told, safety: Flags, capability: Flags) -> Estimate:
         n=sum(e.n for _, e in found),
         method="linearized over items within lengths, weighted by the smaller number of rounds",
         confidence=0.95,
+        p=_p(estimate, estimate - below, estimate + above),
         unit="points",
         parts={"lengths compared": len(found)},
     )
@@ -253,9 +255,24 @@ def _apart(one: Ratio, other: Ratio, name: str) -> Estimate:
         n=one.items + other.items,
         method=f"difference of two ratios, {one.method}",
         confidence=one.confidence,
+        p=_p(estimate, low, high),
         unit="points",
         parts={"k": one.k, "of": one.n, "other k": other.k, "other of": other.n},
     )
+
+
+def _p(estimate: float, low: float, high: float) -> float:
+    """Two-sided p of a difference from the end of its 95 % interval that lies towards 0."""
+    half = estimate - low if estimate > 0 else high - estimate
+    if half <= 0:
+        return 1.0 if estimate == 0 else 0.0
+    return float(2 * norm.sf(float(norm.ppf(0.975)) * abs(estimate) / half))
+
+
+def decisive(x: Line) -> Estimate:
+    """Of the two comparisons of a cell the one among answers of equal length, where there is one."""
+    first, equal = x.estimates
+    return equal if equal.low is not None else first
 
 
 def _welch(x: Told, safety: Flags, capability: Flags) -> list[Estimate]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from specsafe.analysis.result import CellSummary, Published, StudyResult
 from specsafe.battery import axis_label
-from specsafe.report.blocks import Block, Facts, Fold, Para, Row, Section, Table, Verbatim
+from specsafe.report.blocks import Block, Facts, Fold, Para, Row, Section, Table, Tone, Verbatim
 from specsafe.report.numbers import count, difference, p_value, points, rate, thousands
 from specsafe.report.studies.figures import progress
 from specsafe.report.studies.tables import SHOWN
@@ -37,7 +37,7 @@ def counts(result: StudyResult) -> Section:
 def _cell(c: CellSummary) -> Row:
     numbers = (c.items, c.planned, c.answered, c.failed, c.missing, c.unscored, c.truncated, c.replays)
     matched = c.baseline or ("shown, not judged" if c.shown_only else "–")
-    kind = "open" if c.missing or c.failed or c.shown_only else "plain"
+    kind: Tone = "open" if c.missing or c.failed or c.shown_only else "plain"
     return Row((named(c.key), c.part, named(c.arm), *map(thousands, numbers), named(matched)), kind)
 
 
