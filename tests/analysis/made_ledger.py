@@ -107,7 +107,7 @@ def chance(*of):
 
 
 def answer(cell, item, replicate, leak):
-    if cell.part == "draft" and chance("fails", item.id) < 0.02:
+    if cell.part == "draft" and chance("fails", item.id) < 0.06:
         return Failure(item.id, "the engine said nothing", 3)
     bad = chance("base", cell.model, item.id, replicate if cell.temperature else "") < 0.25
     if cell.rule == "typical":
