@@ -89,16 +89,15 @@ def gate_lines(protocol: Protocol, gates: Sequence[Gate]) -> Iterator[str]:
         return
     plan = protocol.plan
     yield f"gates of matched cells, margin {100 * plan.margin:g} points, alpha {plan.alpha:g}, power {plan.power:g}:"
+    needed = {d: sample_size(d, plan.margin, alpha=plan.alpha, power=plan.power) for d in plan.discordance}
+    numbers = ", ".join(f"{n} at {d:.3g}" for d, n in needed.items())
+    yield f"  independent items needed for PASS by discordance: {numbers}"
     for g in gates:
         cells = f"{g.cells} cell{'s' if g.cells > 1 else ''} on items {g.item_set}"
         yield f"  {reach(g.axis, g.items, g.clusters, plan.margin, plan.alpha).line()} ({cells})"
-        needed = {
-            d: sample_size(d, plan.margin, alpha=plan.alpha, power=plan.power) for d in plan.discordance
-        }
         enough = [d for d, n in needed.items() if n <= g.clusters]
-        told = f"enough up to a discordance of {max(enough):.3g}" if enough else "too few at any of them"
-        numbers = ", ".join(f"{n} at {d:.3g}" for d, n in needed.items())
-        yield f"    independent items needed for PASS by discordance: {numbers}; here {g.clusters}, {told}"
+        told = f"enough up to a discordance of {max(enough):.3g}" if enough else "too few at any discordance"
+        yield f"    {g.clusters} independent items are {told}"
 
 
 def arm_lines(cells: Sequence[Cell]) -> Iterator[str]:

@@ -37,7 +37,7 @@ def arm_keys(protocol: Protocol, slot: Slot, own: Mapping[str, Any] | None = Non
     keys |= {KEYS[kind]["seed"]: slot.seed} if "seed" in KEYS[kind] else {}
     keys |= {KEYS[kind]["dtype"]: slot.dtype} if "dtype" in KEYS[kind] else {}
     if kind != "recorded":
-        keys["model"] = _file(protocol, slot.model)
+        keys["model"] = _file(protocol, slot.model, kind)
         keys |= _speculation(protocol, slot, kind)
     elif not slot.lossless:
         keys["lossy"] = True
@@ -51,12 +51,15 @@ def _speculation(protocol: Protocol, slot: Slot, kind: str) -> dict[str, Any]:
         return {}
     rule = protocol.rules[slot.rule].keys if slot.rule in protocol.rules else {}
     drafted = {KEYS[kind]["drafted"]: slot.drafted} if slot.drafted else {}
-    return {"draft": _file(protocol, slot.draft), **drafted, **protocol.pairs[slot.pair].keys, **rule}
+    return {"draft": _file(protocol, slot.draft, kind), **drafted, **protocol.pairs[slot.pair].keys, **rule}
 
 
-def _file(protocol: Protocol, model: str) -> str:
+def _file(protocol: Protocol, model: str, kind: str) -> str:
+    """What an arm calls a model: a server by its public id, an engine on this machine by its file."""
     known = protocol.models.get(model)
-    return model if known is None else known.file or known.id
+    if known is None:
+        return model
+    return known.id if kind == "openai" else known.file or known.id
 
 
 def make_arm(protocol: Protocol, slot: Slot, own: Mapping[str, Any] | None = None) -> AnyArm:

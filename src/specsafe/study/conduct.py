@@ -87,9 +87,15 @@ def run_study(
         (out / "logs").mkdir(parents=True, exist_ok=True)
         if has_study(out / LEDGER):
             notice(f"continuing {out / LEDGER}")
-        facts = {"tasks": asked.tasks, "batteries": asked.hashes, "lock": _summary(lock)}
+        facts = {
+            "protocol": protocol.text,
+            "tasks": asked.tasks,
+            "batteries": asked.hashes,
+            "lock": _summary(lock),
+        }
         config = study_config(protocol)
         with open_ledger(out / LEDGER, config, facts, asked.battery, __version__) as ledger:
+            _require_order(protocol, ledger)
             for line in deviations(lock, protocol, asked.hashes):
                 ledger.event(f"{DEVIATION}{line}")
             settle(ledger, arms, asked, notice)
@@ -98,6 +104,15 @@ def run_study(
             _require_unchanged(jobs, ledger)
             _answer(jobs, ledger, out / "logs", wanted.workers, notice, report)
             return _close(ledger, planned)
+
+
+def _require_order(protocol: Protocol, ledger: Ledger) -> None:
+    """Names of arms and the order of answers follow the order in which a protocol names things."""
+    if ledger.resolved()["protocol"] != protocol.text:
+        raise UserError(
+            "names stand in another order in the protocol than when this ledger began",
+            "restore the file, or name a new --out folder",
+        )
 
 
 def _summary(lock: Json | None) -> Json | None:

@@ -334,7 +334,7 @@ def storage_errors(folder: Path, ledger: Path | None = None) -> Iterator[None]:
     room = "name a writable --out folder or make room, then run the same command: committed answers are kept"
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged names in its errors
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest of it is detail
         if code in _NO_ROOM_SQLITE:
             raise UserError(f"cannot use {folder}: {error}", room) from error

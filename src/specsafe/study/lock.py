@@ -10,7 +10,7 @@ from specsafe import __version__
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.study.protocol import PLANNED, Protocol
-from specsafe.study.schema import differences, dump
+from specsafe.study.schema import differences
 
 SCHEMA = "specsafe-study-lock-1"
 
@@ -34,7 +34,7 @@ def write_lock(path: Path, protocol: Protocol, batteries: dict[str, str]) -> Pat
         "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "version": __version__,
         "batteries": batteries,
-        "protocol": protocol.model_dump(mode="json"),
+        "protocol": json.loads(protocol.text),
     }
     place = lock_path(path, protocol)
     kept = read_lock(path, protocol)
@@ -71,9 +71,11 @@ def deviations(lock: Json | None, protocol: Protocol, batteries: dict[str, str])
     if lock is None:
         return ["the protocol was not locked before the run"]
     found = []
-    now = json.loads(dump(protocol.model_dump(mode="json")))
+    now = json.loads(protocol.text)
     if lock["protocol"] != now:
         found += differences(lock["protocol"], now).split("; ")
+    elif lock["sha256"] != protocol.sha256:
+        found.append("names stand in another order in the protocol")
     for task in sorted({*lock["batteries"], *batteries}):
         was, is_ = (h.get(task, "") for h in (lock["batteries"], batteries))
         if was != is_:

@@ -213,7 +213,7 @@ def _subjects(protocol: Protocol, grid: Grid, common: Slot, levels: Mapping[str,
 def _name(protocol: Protocol, slot: Slot, label: str) -> str:
     """The name of an arm: what it is, and the levels that are not the first of the defaults."""
     base = protocol.levels
-    who = slot.pair or slot.model
+    who = slot.model if slot.control == "prefill" else slot.pair or slot.model
     if slot.part in ("speculative", "probe"):
         who += f" {slot.rule} k{slot.drafted}"
     elif slot.part == "width":

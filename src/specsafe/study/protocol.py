@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,7 +14,6 @@ from specsafe.battery import Axis
 from specsafe.battery.items import SCORERS_OF
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
-from specsafe.study.schema import dump
 
 # Names become parts of log files' names.
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w .+=:,()%-]*$", max_length=100)]
@@ -220,9 +220,14 @@ class Protocol(_Frozen):
         return {**self.phases, **self.blocks}
 
     @property
+    def text(self) -> str:
+        """Everything that the protocol says, as JSON in the order in which it says it."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
+
+    @property
     def sha256(self) -> str:
         """Hash of everything that the protocol says."""
-        return hashlib.sha256(dump(self.model_dump(mode="json")).encode()).hexdigest()
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -27,7 +27,7 @@ def protocol_of(ledger: Ledger) -> Protocol:
     config = ledger.config()
     if not is_study(config):
         raise UserError("this ledger holds no study", "screens and comparisons have their own commands")
-    return Protocol.model_validate(config["study"])
+    return Protocol.model_validate_json(ledger.resolved()["protocol"])  # the order of names is kept there
 
 
 def cells_of(ledger: Ledger) -> tuple[Cell, ...]:

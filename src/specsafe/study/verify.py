@@ -11,7 +11,7 @@ from specsafe.battery import Battery
 from specsafe.study.answers import text_hash
 from specsafe.study.digest import MANIFEST, row_digest, table_digest
 from specsafe.study.ledger import Ledger, connect_to_read
-from specsafe.study.schema import study_id
+from specsafe.study.schema import SCHEMA, study_id
 
 # What names a row of a table to a reader.
 _KEYS = {
@@ -35,9 +35,11 @@ def verify(ledger: Ledger) -> list[str]:
     try:
         with closing(connect_to_read(ledger.path)) as db:
             db.text_factory = bytes  # a flipped byte may be no UTF-8 any more
-            problems = [*_file(db), *(p for table in _KEYS for p in _rows(db, table)), *_manifest(db)]
+            problems = list(_tables(db))
+            if not problems:
+                problems = [*_file(db), *(p for table in _KEYS for p in _rows(db, table)), *_manifest(db)]
         return problems or list(_study(ledger))
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged names in its errors
         return [f"the file is damaged: {error}"]
 
 
@@ -45,6 +47,13 @@ def _file(db: sqlite3.Connection) -> Iterator[str]:
     for (line,) in db.execute("PRAGMA integrity_check"):
         if line != b"ok":
             yield f"SQLite: {_text(line)}"
+
+
+def _tables(db: sqlite3.Connection) -> Iterator[str]:
+    """Tables that are not declared as this version declares them; their rows cannot be read for what they are."""
+    declared = {_text(sql) for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE type = 'table'")}
+    for statement in declared ^ {s.strip() for s in SCHEMA.split(";") if s.strip()}:
+        yield f"a table is not declared as it was: {statement[:60]}"
 
 
 def _rows(db: sqlite3.Connection, table: str) -> Iterator[str]:
