@@ -8,7 +8,7 @@ from math import sqrt
 
 from scipy.stats import norm
 
-from specsafe.analysis.equivalence import Equivalence, equivalence
+from specsafe.analysis.equivalence import equivalence, equivalence_estimate
 from specsafe.analysis.measure import (
     SAFETY,
     Flips,
@@ -58,7 +58,7 @@ def _equivalence(tables: Tables, p: Paired, axis: str, task: str, mask: Flags) -
     found, opposite = (
         equivalence(x, tables.margin, tables.alpha) for x in (f, flips(p, mask, opposite=True))
     )
-    estimate = equivalence_estimate(f, found)
+    estimate = equivalence_estimate(f, found, tables.alpha)
     reading: str = found.reading
     if opposite.reading != found.reading:
         reading = "not resolved"
@@ -68,19 +68,6 @@ def _equivalence(tables: Tables, p: Paired, axis: str, task: str, mask: Flags) -
             }
         )
     return line(p, [estimate], axis=axis, task=task, reading=reading)
-
-
-def equivalence_estimate(f: Flips, found: Equivalence) -> Estimate:
-    """The difference with both bounds of the rule: they may be wider than its interval where items share clusters."""
-    e = tango("difference", found.harm.difference, f)
-    return e.model_copy(
-        update={
-            "low": min(-found.relief.bound, e.low or 0.0),
-            "high": max(found.harm.bound, e.high or 0.0),
-            "method": "TOST: Tango's interval and the exact unconditional test, clusters as units where stricter",
-            "p": found.p,
-        }
-    )
 
 
 def power(tables: Tables) -> Found:
@@ -274,7 +261,7 @@ def margins(tables: Tables) -> Found:
             f = flips(p, mask)
             found = {m: equivalence(f, m, tables.alpha) for m in MARGINS}
             smallest = next((m for m, e in found.items() if e.reading == "equivalent"), None)
-            e = equivalence_estimate(f, found[MARGINS[0]])
+            e = equivalence_estimate(f, found[MARGINS[0]], tables.alpha)
             e = e.model_copy(
                 update={"name": "difference", "parts": {**e.parts, "margins tried": len(MARGINS)}}
             )
@@ -306,7 +293,7 @@ def clustered(tables: Tables) -> Found:
                 unit="points",
                 parts={"clusters": drawn.clusters, "draws": drawn.draws},
             )
-            ruled = equivalence_estimate(f, equivalence(f, tables.margin, tables.alpha))
+            ruled = equivalence_estimate(f, equivalence(f, tables.margin, tables.alpha), tables.alpha)
             bounds = ruled.model_copy(update={"name": "as decided"})
             lines.append(
                 line(
