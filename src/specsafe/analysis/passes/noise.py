@@ -83,7 +83,7 @@ def temperature(tables: Tables) -> Found:
     lines: list[Line] = []
     for p in [p for p in tables.paired.values() if p.sampled]:
         for axis, task, mask in slices(p):
-            d = sampled_difference(p, mask, tables.alpha)
+            d = sampled_difference(p, mask, tables.alpha, draws=tables.draws)
             inside = (
                 d.low is not None and d.high is not None and -tables.margin < d.low and d.high < tables.margin
             )

@@ -35,7 +35,6 @@ from specsafe.stats import (
     sample_size,
 )
 
-POWER = 0.8
 MARGINS = (0.01, 0.02, 0.03, 0.05, 0.10)
 _NO_PAIRS = NotApplicable(reason="no speculative cell has a matched target")
 
@@ -92,14 +91,14 @@ def power(tables: Tables) -> Found:
 
 
 def smallest_difference(f: Flips, tables: Tables) -> Estimate:
-    """The smallest difference that these items show with 80 % power, at the discordance seen."""
+    """The smallest difference that these items show with the plan's power, at the discordance seen."""
     d = proportion(f.worse + f.better, f.n)
     low, at, high = (
-        paired_mde(f.n / f.effect, x, alpha=tables.alpha, power=POWER) if x else None
+        paired_mde(f.n / f.effect, x, alpha=tables.alpha, power=tables.power) if x else None
         for x in (d.low, d.estimate, d.high)
     )
     return Estimate(
-        name="smallest difference found with 80 % power",
+        name=f"smallest difference found with {100 * tables.power:g} % power",
         estimate=at,
         low=low,
         high=high,
@@ -117,7 +116,7 @@ def smallest_difference(f: Flips, tables: Tables) -> Estimate:
 def _needed(f: Flips, tables: Tables) -> Estimate:
     d = proportion(f.worse + f.better, f.n)
     low, at, high = (
-        sample_size(x or 0.0, tables.margin, alpha=tables.alpha, power=POWER, two_sided=True)
+        sample_size(x or 0.0, tables.margin, alpha=tables.alpha, power=tables.power, two_sided=True)
         for x in (d.low, d.estimate, d.high)
     )
     return Estimate(
@@ -130,14 +129,14 @@ def _needed(f: Flips, tables: Tables) -> Estimate:
         method="paired TOST, true difference 0, at the discordance seen",
         confidence=d.confidence,
         unit="number",
-        parts={"power": POWER, "margin": tables.margin},
+        parts={"power": tables.power, "margin": tables.margin},
     )
 
 
 def _reach(f: Flips, tables: Tables) -> str:
     """Whether these items could show equivalence with the power asked for, at the discordance seen."""
-    z = float(norm.ppf(1 - tables.alpha) + norm.ppf(1 - (1 - POWER) / 2))
-    enough = f.n / f.effect >= sample_size(0.0, tables.margin, alpha=tables.alpha, power=POWER)
+    z = float(norm.ppf(1 - tables.alpha) + norm.ppf(1 - (1 - tables.power) / 2))
+    enough = f.n / f.effect >= sample_size(0.0, tables.margin, alpha=tables.alpha, power=tables.power)
     return (
         "enough items"
         if enough and z * sqrt(f.discordance * f.effect / f.n) < tables.margin
@@ -280,7 +279,9 @@ def clustered(tables: Tables) -> Found:
             f = flips(p, mask)
             level = 1 - 2 * tables.alpha
             naive = tango("as if independent", paired_difference(f.worse, f.better, f.n, confidence=level), f)
-            drawn = cluster_bootstrap(p.after[mask] - p.before[mask], p.cluster[mask], confidence=level)
+            drawn = cluster_bootstrap(
+                p.after[mask] - p.before[mask], p.cluster[mask], draws=tables.draws, confidence=level
+            )
             whole = Estimate(
                 name="clusters drawn again",
                 estimate=drawn.estimate,
