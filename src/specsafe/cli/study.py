@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specsafe.cli import study_run
+from specsafe.cli import study_read, study_run
 
 if TYPE_CHECKING:
     from specsafe.study.protocol import Protocol
@@ -44,6 +44,8 @@ for command in (
     study_run.run,
     study_run.status,
     study_run.score,
+    study_read.analyze,
+    study_read.report,
     study_run.verify,
     study_run.export,
 ):
