@@ -257,3 +257,15 @@ def test_keeping_all_real_layers_reproduces_every_tensor(real):
     copy = gguf.GGUFReader(drop_layers(model, range(30), folder / "copy.gguf"))
     assert tensors(copy) == tensors(source)
     assert metadata(copy) == metadata(source)
+
+
+# --- The same network in another storage type ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["q4_0", "q8_0"])
+def test_a_requantized_model_keeps_everything_but_the_numbers_of_its_matrices(tmp_path, kind):
+    source = write(tmp_path / "m.gguf") if False else tiny_gguf(tmp_path / "m.gguf")
+    made = gguf.GGUFReader(requantize(source, kind, tmp_path / "q.gguf"))
+    for before, after in zip(gguf.GGUFReader(source).tensors, made.tensors, strict=True):
+        assert before.name == after.name
+        assert list(before.shape) == list(after.shape)
