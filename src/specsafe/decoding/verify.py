@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from specsafe.decoding.drafters import read
+from specsafe.decoding.prefill import read
 from specsafe.decoding.stopping import Emitted, Finish, cut
 from specsafe.models.cache import Cache
 from specsafe.models.network import Network
@@ -104,7 +104,7 @@ def verify_together(
     cache = network.new_cache(len(texts), max(map(len, texts))) if cache is None else cache
 
     def look(first: int, start: int, hidden: Tensor) -> None:
-        """The rows of a pass that say tokens of answers; see drafters.Look."""
+        """The rows of a pass that say tokens of answers; see prefill.Look."""
         rows, owners = [], []
         for place, states in enumerate(hidden, first):
             said = states[max(looked[place].first - start, 0) : max(len(texts[place]) - start, 0)]
@@ -115,7 +115,7 @@ def verify_together(
                 chunk = owners[part * _ROWS : (part + 1) * _ROWS]
                 _look(chunk, network.logits(states), watch, top)
 
-    read(network, texts, cache, look)
+    read(network, texts, cache, look, [x.first for x in looked])
     for row in reversed(range(len(texts))):
         cache.drop_row(row)
     found = {i: x.verification() for i, x in zip(shortest_first, looked, strict=True)}
