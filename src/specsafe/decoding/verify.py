@@ -15,6 +15,7 @@ from torch import Tensor
 
 from specsafe.decoding.prefill import read
 from specsafe.decoding.stopping import Emitted, Finish, cut
+from specsafe.decoding.sums import log_normalizer
 from specsafe.models.cache import Cache
 from specsafe.models.network import Network
 
@@ -160,7 +161,7 @@ def _look(owners: Sequence[_Looked], logits: Tensor, watch: Sequence[int], top: 
             owner.given[-1] = int(options[logits[row, options].argmax()])
     said_ids = [owner.given[place] for owner, place in zip(owners, places, strict=True)]
     tokens = torch.tensor(said_ids, device=logits.device)[:, None]
-    normalizer = torch.logsumexp(logits, -1)
+    normalizer = log_normalizer(logits)
     own = logits.argmax(-1, keepdim=True)  # of equal logits the lowest index, as records.Target has it
     said, best = logits.gather(1, tokens), logits.gather(1, own)
     gaps = (best - said)[:, 0].clamp(max=_LARGEST).tolist()
