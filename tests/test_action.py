@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+sys.path.insert(0, str(Path(__file__).parent / "e2e"))
 from conftest import HELP, fine_answer
 
 from specsafe.battery import load_battery
 
+ROOT = Path(__file__).parents[1]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 INSTALL, SCREEN = ACTION["runs"]["steps"]
 
