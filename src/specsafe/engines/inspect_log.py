@@ -198,7 +198,7 @@ def _see(sample: _Sample, where: str, choice: int | None) -> _Seen:
         _settings(call["config"]) if call and isinstance(call.get("config"), dict) else None,
         turns=sum(m.role == "assistant" for m in generated) > 1,
         tools=any(m.role == "tool" or m.tool_calls for m in generated),
-        cached=bool(call) and call.get("cache") == "read",
+        cached=call is not None and call.get("cache") == "read",
         fallback=sample.output.fallback is not None,
         reasoning=isinstance(parts, list) and any(p.get("type") == "reasoning" for p in parts),
         halted=sample.limit is not None,
