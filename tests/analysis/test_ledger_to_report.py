@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -154,17 +155,28 @@ def test_a_study_that_is_not_finished_is_analysed_as_far_as_it_is(tmp_path):
     assert "The study is not complete" in study_page(result)
 
 
-def test_a_changed_row_is_told_in_the_report(tmp_path):
-    import sqlite3
-
-    path = write_ledger(tmp_path, each=6)
+def change_a_text(path):
     db = sqlite3.connect(path)
     db.execute("UPDATE sample SET text = 'something else' WHERE rowid = 5")
     db.commit()
     db.close()
+
+
+def test_a_changed_row_is_told_in_the_report(tmp_path):
+    path = write_ledger(tmp_path, each=6)
+    with open_ledger(path, None, {}, None, "1") as ledger:
+        analyze(ledger)
+    change_a_text(path)
     with read_ledger(path) as ledger:
         result = analyze(ledger)
     assert result.verification and "The ledger is not what was written" in study_page(result)
+
+
+def test_a_changed_answer_that_was_never_scored_is_not_scored(tmp_path):
+    path = write_ledger(tmp_path, each=6)
+    change_a_text(path)
+    with read_ledger(path) as ledger, pytest.raises(UserError, match="not what was written"):
+        analyze(ledger)
 
 
 def test_baselines_of_another_ledger_are_compared_and_an_empty_comparison_is_refused(tmp_path):

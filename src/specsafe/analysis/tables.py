@@ -61,7 +61,7 @@ class Tables:
 
     failed: cell key -> (item id, replicate) that could not be answered. arms: role -> what the ledger keeps of it. forks: cell key ->
     forks against its baseline; a cell is missing where the stack gave no tokens. stand_ins: item -> outcome of an answer
-    harmed on purpose. judge, human: (item, text_sha256) -> label of a judge model, of people. earlier: other studies.
+    harmed on purpose. power, draws: of the plan, for the smallest difference and for bootstraps. judge, human: (item, text_sha256) -> label of a judge model, of people. earlier: other studies.
     """
 
     items: Mapping[str, Item]
@@ -69,6 +69,8 @@ class Tables:
     rows: Mapping[str, Mapping[tuple[str, int], Row]]
     margin: float = 0.03
     alpha: float = 0.05
+    power: float = 0.8
+    draws: int = 2_000
     failed: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     arms: Mapping[str, Json] = field(default_factory=dict)
     forks: Mapping[str, Forks] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""`specsafe study`: a protocol is planned, locked, run, watched, verified and exported."""
+"""`specsafe study`: a protocol is planned, locked, run, watched, analysed, verified and exported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specsafe.cli import study_read, study_run
+from specsafe.cli import study_report, study_run
 
 if TYPE_CHECKING:
     from specsafe.study.protocol import Protocol
@@ -44,8 +44,8 @@ for command in (
     study_run.run,
     study_run.status,
     study_run.score,
-    study_read.analyze,
-    study_read.report,
+    study_report.analyze,
+    study_report.report,
     study_run.verify,
     study_run.export,
 ):

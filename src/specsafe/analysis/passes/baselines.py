@@ -81,7 +81,7 @@ def rate_lines(tables: Tables, cell: Cell) -> Iterator[Line]:
         on = [(item, rate) for item, rate in known if item.axis == axis]
         for task in ("", *dict.fromkeys(item.task for item, _ in on)):
             part = [(item.cluster, rate) for item, rate in on if task in ("", item.task)]
-            estimate = _rate(np.array([r for _, r in part]), [c for c, _ in part], cell)
+            estimate = _rate(np.array([r for _, r in part]), [c for c, _ in part], cell, tables.draws)
             of = " ".join((cell.model if cell.part in ("target", "draft") else cell.arm, cell.dtype))
             yield Line(
                 cell=cell.key,
@@ -94,10 +94,10 @@ def rate_lines(tables: Tables, cell: Cell) -> Iterator[Line]:
             )
 
 
-def _rate(rates: Floats, clusters: list[str], cell: Cell) -> Estimate:
+def _rate(rates: Floats, clusters: list[str], cell: Cell, draws: int) -> Estimate:
     if cell.temperature == 0:
         return share("harm", proportion(int(rates.sum()), len(rates)), clusters=len(set(clusters)))
-    found = cluster_bootstrap(rates, clusters)
+    found = cluster_bootstrap(rates, clusters, draws=draws)
     return Estimate(
         name="harm",
         estimate=found.estimate,

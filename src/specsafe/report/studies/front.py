@@ -36,7 +36,7 @@ def front(result: StudyResult) -> Front:
             ),
         ),
         loud=tuple(_loud(result)),
-        flags=tuple(_flags(result)),
+        flags=tuple(flags(result)),
         cards=tuple(_card(h) for h in result.hypotheses),
         headline=headline(result),
     )
@@ -79,7 +79,8 @@ def _tone(h: Hypothesis) -> Tone:
     """H0 and H1 are what one hopes for; H2 to H4 are harms, so their colour is turned round."""
     if h.name in ("H0", "H1"):
         return TONES[h.standing]
-    return {Standing.SUPPORTED: "bad", Standing.NOT_TESTABLE: "open"}.get(h.standing, "plain")  # type: ignore[return-value]
+    harms: dict[Standing, Tone] = {Standing.SUPPORTED: "bad", Standing.NOT_TESTABLE: "open"}
+    return harms.get(h.standing, "plain")
 
 
 def _loud(result: StudyResult) -> list[str]:
@@ -93,7 +94,8 @@ def _loud(result: StudyResult) -> list[str]:
     return found
 
 
-def _flags(result: StudyResult) -> list[str]:
+def flags(result: StudyResult) -> list[str]:
+    """What must be known before the numbers are read."""
     found = []
     if result.lock is None:
         found.append("The protocol was not locked before the run.")
