@@ -5,7 +5,7 @@
 - analyze: a ledger with the cells of the planned tr144 protocol and synthetic answers of 24 tokens, all passes and the
   page, in a fresh process. Goal: under 10 s for 65,765 answers.
 - growth: the same protocol with its tasks scaled; seconds and peak memory to write, verify and analyze it, each in a fresh
-  process, and the slope of log seconds over log answers. Goal: not above 1.15 (1 is linear).
+  process, and the slope of log seconds of processor over log answers. Goal: not above 1.15 (1 is linear).
 - hashes: seconds a row of the hash of its columns, and their share of what writing a row takes.
 
 Small sizes first; `--rows` names others.
@@ -46,9 +46,10 @@ MEASURE = "--measure"
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, and the peak memory of the process in gigabytes."""
+    """Seconds on the wall, seconds of processor, and the peak memory of the process in gigabytes."""
 
     seconds: float
+    processor: float
     gigabytes: float
 
 
@@ -62,28 +63,38 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         return measure(*options.measure)
-    print("| what | answers (n) | seconds | peak GB | goal |\n| --- | --- | --- | --- | --- |")
+    print(
+        "| what | answers (n) | seconds | of processor | peak GB | goal |\n| --- | --- | --- | --- | --- | --- |"
+    )
     missed = [*plan(), *growth(options.rows), *(runner() if options.runner else [])]
     print(f"\nmissed: {', '.join(missed) or 'none'}")
     sys.exit(bool(missed))
 
 
 def row(what: str, n: int, cost: Cost, goal: str = "") -> None:
-    print(f"| {what} | {n:,} | {cost.seconds:.3g} | {cost.gigabytes:.2f} | {goal} |", flush=True)
+    told = f"{cost.seconds:.3g} | {cost.processor:.3g} | {cost.gigabytes:.2f}"
+    print(f"| {what} | {n:,} | {told} | {goal} |", flush=True)
 
 
 def plan() -> Iterator[str]:
     """The best of three: what is asked is what it takes, not what else the machine does."""
     command = [sys.executable, "-m", "specsafe", "study", "plan", str(PROTOCOL)]
-    seconds = []
+    tries = []
     for _ in range(3):
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), children()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        seconds.append(time.perf_counter() - began)
+        tries.append(Cost(time.perf_counter() - began, children() - busy, 0.0))
+    best = min(tries, key=lambda c: c.seconds)
     planned = {c.name: c.total for c in counts(read_protocol(PROTOCOL))}["stretch"]
-    row("plan, whole process, best of 3", planned, Cost(min(seconds), 0.0), f"< {GOALS['plan']:g} s")
-    if min(seconds) >= GOALS["plan"]:
+    row("plan, whole process, best of 3", planned, best, f"< {GOALS['plan']:g} s")
+    if best.seconds >= GOALS["plan"]:
         yield "plan"
+
+
+def children() -> float:
+    """Seconds of processor of all processes that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def growth(sizes: list[int]) -> Iterator[str]:
@@ -92,10 +103,9 @@ def growth(sizes: list[int]) -> Iterator[str]:
     for size in sorted(sizes):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / LEDGER
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             n = build(scaled(size), path)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-            found["write"].append((n, Cost(time.perf_counter() - began, peak)))
+            found["write"].append((n, spent(began, busy)))
             row(f"write, {path.stat().st_size / 1e6:.0f} MB", n, found["write"][-1][1])
             for what in ("verify", "analyze"):
                 cost = in_a_process(what, path)
@@ -107,10 +117,10 @@ def growth(sizes: list[int]) -> Iterator[str]:
     hashes()
     for what, costs in found.items():
         if len(costs) > 1:
-            steep = slope([n for n, _ in costs], [c.seconds for _, c in costs])
+            steep = slope([n for n, _ in costs], [c.processor for _, c in costs])
             heavy = slope([n for n, _ in costs], [c.gigabytes for _, c in costs])
             print(
-                f"| growth of {what} | {costs[0][0]:,} to {costs[-1][0]:,} | exponent {steep:.2f} | exponent {heavy:.2f} | <= {STEEPEST} |"
+                f"| growth of {what} | {costs[0][0]:,} to {costs[-1][0]:,} |  | exponent {steep:.2f} | exponent {heavy:.2f} | <= {STEEPEST} |"
             )
             if max(steep, heavy) > STEEPEST:
                 yield f"growth of {what}"
@@ -133,14 +143,19 @@ def measure(what: str, path: str) -> None:
     from specsafe.report.study import study_html
     from specsafe.study.verify import verify
 
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     with read_ledger(Path(path)) as ledger:
         if what == "verify":
             assert not verify(ledger)  # noqa: S101
         else:
             study_html(analyze(ledger, check=False))
+    print(json.dumps(asdict(spent(began, busy))))
+
+
+def spent(began: float, busy: float) -> Cost:
+    """What this process has spent since then."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(json.dumps(asdict(Cost(time.perf_counter() - began, peak))))
+    return Cost(time.perf_counter() - began, time.process_time() - busy, peak)
 
 
 def scaled(answers: int) -> Protocol:
@@ -240,7 +255,7 @@ def hashes(rows: int = 20_000) -> None:
         writing = (time.perf_counter() - began) / rows
     share = hashing / writing
     print(
-        f"| hash of a row | {rows:,} | {hashing * 1e6:.1f} us of {writing * 1e6:.1f} us | | {share:.0%} of writing |"
+        f"| hash of a row | {rows:,} | {hashing * 1e6:.1f} us of {writing * 1e6:.1f} us | | | {share:.0%} of writing |"
     )
 
 

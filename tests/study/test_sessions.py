@@ -64,7 +64,9 @@ def test_a_worker_that_becomes_another_arm_answers_as_that_arm(arms):
 
 
 def test_jobs_of_one_session_are_rows_of_their_own_arms(arms, tmp_path):
-    jobs = [Job(f"arm {n}", arm, arm_id(arm, check_arm(arm)), 0, ITEMS, "one") for n, arm in enumerate(arms[:3])]
+    jobs = [
+        Job(f"arm {n}", arm, arm_id(arm, check_arm(arm)), 0, ITEMS, "one") for n, arm in enumerate(arms[:3])
+    ]
     jobs += [Job("again", arms[0], jobs[0].arm_id, 1, ITEMS, "two")]
     with open_ledger(tmp_path / "l.sqlite", {}, {}, Battery("b", "", "", ITEMS), "0") as ledger:
         run_jobs(jobs, ledger, at_once=1, logs=tmp_path)
