@@ -12,6 +12,7 @@ from specsafe.audit.answers import Answers, claim_key, read_answers, with_known_
 from specsafe.audit.result import THRESHOLD, AuditFork, AuditResult, NotAudited
 from specsafe.audit.store import Row, Store, open_store
 from specsafe.engines import NativeArm, arm_id, native, parse_arm
+from specsafe.engines.arm_recorded import RECORDED_KINDS
 from specsafe.engines.base import Claim, Json
 from specsafe.errors import UserError
 from specsafe.stats import proportion
@@ -45,7 +46,7 @@ def run_audit(
     """
     answers = read_answers(path, role, battery)
     arm = target_arm(target, answers.arm)
-    if not answers.arm or answers.arm.get("kind") == "recorded":
+    if not answers.arm or answers.arm.get("kind") in RECORDED_KINDS:
         notice(
             "how these answers were prompted is not known: chat template and system prompt are the target's"
         )
@@ -69,7 +70,7 @@ def target_arm(text: str, made: Json) -> NativeArm:
     """
     arm = native.auditor(parse_arm(text))
     fields = [f for f in TAKEN_OVER if f in made and f not in arm.model_fields_set]
-    taken = {f: made[f] for f in fields if made.get("kind") != "recorded"}
+    taken = {f: made[f] for f in fields if made.get("kind") not in RECORDED_KINDS}
     top = {} if "top" in arm.model_fields_set else {"top": 0}  # nobody looks at them
     said = arm.model_fields_set
     arm = arm.model_copy(update={**taken, **top})

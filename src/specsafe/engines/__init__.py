@@ -6,9 +6,12 @@ from pathlib import Path
 
 from specsafe.engines.arm_base import LiveArm, LocalArm
 from specsafe.engines.arms import (
+    AnswersArm,
     AnyArm,
     Arm,
+    InspectArm,
     LlamaCppArm,
+    LmEvalArm,
     NativeArm,
     OpenAIArm,
     RecordedArm,
@@ -18,11 +21,14 @@ from specsafe.engines.arms import (
 from specsafe.engines.base import Failure, Request, Sample, Session
 
 __all__ = [
+    "AnswersArm",
     "AnyArm",
     "Arm",
     "Failure",
+    "InspectArm",
     "LiveArm",
     "LlamaCppArm",
+    "LmEvalArm",
     "LocalArm",
     "NativeArm",
     "OpenAIArm",
@@ -41,7 +47,7 @@ def check_arm(arm: AnyArm) -> dict[str, str]:
     """Hashes of the files behind an arm; raises UserError where it could not run. Loads no model."""
     from specsafe.engines import llamacpp, native, openai, recorded
 
-    if isinstance(arm, RecordedArm):
+    if isinstance(arm, AnswersArm):
         return recorded.check(arm)
     if isinstance(arm, OpenAIArm):
         return openai.check(arm)
@@ -52,7 +58,7 @@ def open_session(arm: AnyArm, log: Path | None = None) -> Session:
     """Open an arm. log: file that takes what the engine prints."""
     from specsafe.engines import llamacpp, native, openai, recorded
 
-    if isinstance(arm, RecordedArm):
+    if isinstance(arm, AnswersArm):
         return recorded.open_session(arm)
     if isinstance(arm, OpenAIArm):
         return openai.open_session(arm)
