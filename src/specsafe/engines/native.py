@@ -12,7 +12,6 @@ from specsafe.decoding.safety.methods import find, parse_changes
 from specsafe.decoding.safety.projection import Pair, read_projection, require_fit
 from specsafe.drafts.layers import parse_keep
 from specsafe.engines.arm_native import NativeArm
-from specsafe.engines.arms import AnyArm
 from specsafe.engines.base import Audited, Claim, Failure, Json, Request, Sample, Session
 from specsafe.engines.worker import WorkerSession, WorkerSpec, cores
 from specsafe.errors import UserError
@@ -164,22 +163,8 @@ def require_room(session: Session, arm: NativeArm, requests: Iterable[Request]) 
         )
 
 
-def auditor(arm: AnyArm) -> NativeArm:
-    """The arm, if it can audit. Raises UserError otherwise."""
-    if not isinstance(arm, NativeArm):
-        raise UserError(f"kind={arm.kind}: this engine cannot audit yet", "use --target kind=native,…")
-    if arm.temperature > 0:
-        raise UserError(
-            f"temperature={arm.temperature:g}: an audit asks what the target would say greedily",
-            "use temperature=0",
-        )
-    if arm.speculative:
-        raise UserError(f"draft={arm.draft}: the target of an audit drafts nothing", "leave draft= out")
-    return arm
-
-
 def audit(session: WorkerSession, claims: Iterable[Claim]) -> Iterator[Audited | Failure]:
-    """Audit answers in a session of an arm that `auditor` lets through, one answer an item, in any order."""
+    """Audit answers in a session of an arm that auditing.auditor lets through, one answer an item, in any order."""
     asked: dict[str, Json] = {}
     for c in claims:
         answer = {"text": c.text, "token_ids": c.token_ids, "finish": c.finish}

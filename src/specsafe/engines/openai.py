@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -31,6 +31,7 @@ _PLAIN_TOKENS = 8
 _SETTLE_SECONDS, _SETTLE_TRIES = 0.05, 40  # counters may follow an answer by some moments
 Source = Literal["request", "counters", "none"]
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Tells(NamedTuple):
@@ -129,13 +130,17 @@ class OpenAISession:
 
         Raises UserError where the server is gone, refuses everybody, or tells impossible counts.
         """
-        answers: queue.SimpleQueue[Sample | Failure | None] = queue.SimpleQueue()
         asked = list(requests)
         for request in asked:
             refuse_reply(request, "kind=openai")
-        run = self._submit(self._answer_all(asked, answers))
-        while (answer := answers.get()) is not None:
-            yield answer
+        yield from self.each(asked, self._answer)
+
+    def each(self, things: Sequence[U], work: Callable[[U], Awaitable[T]]) -> Iterator[T]:
+        """Work on things, as many at a time as the arm says -> results as they come. Raises what `work` raises."""
+        results: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+        run = self._submit(self._work_on_all(things, work, results))
+        while (result := results.get()) is not None:
+            yield result[0]
         if not self._closed:
             run.result()
 
@@ -154,6 +159,10 @@ class OpenAISession:
         self._thread.join()
         self._loop.close()
 
+    async def post(self, path: str, body: Json, *, api: bool = True) -> Json:
+        """See openai_client.Client.post; within `each`."""
+        return await self._client.post(path, body, api=api)
+
     # --- the thread of the loop ---------------------------------------------------------------------------
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Any:
@@ -171,23 +180,36 @@ class OpenAISession:
         if hasattr(self, "_client"):
             await self._client.close()
 
-    async def _answer_all(
-        self, requests: list[Request], answers: queue.SimpleQueue[Sample | Failure | None]
+    async def _work_on_all(
+        self,
+        things: Sequence[U],
+        work: Callable[[U], Awaitable[T]],
+        results: queue.SimpleQueue[tuple[T] | None],
     ) -> None:
-        left = iter(requests)
+        left = iter(things)
 
-        async def work() -> None:
-            for request in left:
-                answers.put(await self._answer(request))
+        async def take() -> None:
+            for thing in left:
+                results.put((await work(thing),))
 
-        tasks = [asyncio.create_task(work()) for _ in range(min(int(self.arm.concurrency), len(requests)))]
+        tasks = [asyncio.create_task(take()) for _ in range(min(int(self.arm.concurrency), len(things)))]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            answers.put(None)
+            results.put(None)
+
+    async def patient(self, item: str, ask: Callable[[], Awaitable[T]]) -> T | Failure:
+        """What is asked of an item; a failure once a plain prompt has shown that the server is not to blame."""
+        try:
+            return (await patiently(self.arm, ask, self._random)).value
+        except GaveUp as error:
+            await self._require_life()
+            return Failure(item, str(error), len(error.reasons))
+        except Refused as error:
+            return Failure(item, f"the server refused it: {error}", 1)
 
     async def _answer(self, request: Request) -> Sample | Failure:
         """One item: a sample, or a failure once a plain prompt has shown that the server is not to blame."""
