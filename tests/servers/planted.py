@@ -63,8 +63,8 @@ class Planted(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 2048
 
-    def __init__(self, plan, port=0):
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, plan, port=0, host="127.0.0.1"):
+        super().__init__((host, port), _Handler)
         self.plan, self.lock = plan, threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.seen, self.asked, self.most, self.now = [], {}, 0, 0

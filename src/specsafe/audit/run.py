@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from scipy.stats import fisher_exact
 
 from specsafe import __version__
@@ -82,10 +83,9 @@ def target_arm(text: str, made: Json) -> AuditArm:
     Raises UserError for an arm that cannot audit.
     """
     arm = auditor(parse_arm(text))
-    local = isinstance(arm, NativeArm)
-    known = () if made.get("kind") == "recorded" else (*WEIGHTS, *PROMPTED) if local else PROMPTED
-    if made.get("kind") == "openai":
-        known = PROMPTED
+    local, kind = isinstance(arm, NativeArm), made.get("kind")
+    same = kind == arm.kind != "openai" or (local and kind == "llamacpp")  # they name models alike
+    known = () if kind == "recorded" else (*WEIGHTS, *PROMPTED) if same else PROMPTED
     taken = {f: made[f] for f in known if f in made and f not in arm.model_fields_set}
     top = {} if "top" in arm.model_fields_set else {"top": 0 if local else 1}  # nobody looks at more
     said = arm.model_fields_set
@@ -227,5 +227,5 @@ def summarize(answers: Answers, found: Mapping[str, Row], target: Target, decide
 
 def p_more_forks(forks: int, n: int, own: AuditCalibration) -> float:
     """Fisher's one-sided p that more of n answers leave the target than of its own."""
-    table = [[forks, n - forks], [own.forks, own.answers - own.forks]]
+    table = np.array([[forks, n - forks], [own.forks, own.answers - own.forks]])
     return float(fisher_exact(table, alternative="greater").pvalue)

@@ -14,6 +14,7 @@ from specsafe.engines.arm_base import FrozenArm, LiveArm
 from specsafe.engines.arm_llamacpp import LlamaCppArm
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.arm_openai import OpenAIArm
+from specsafe.engines.arm_vllm import VllmArm
 from specsafe.errors import UserError
 
 
@@ -44,10 +45,11 @@ __all__ = [
     "NativeArm",
     "OpenAIArm",
     "RecordedArm",
+    "VllmArm",
     "arm_id",
     "parse_arm",
 ]
-AnyArm = LlamaCppArm | NativeArm | OpenAIArm | RecordedArm
+AnyArm = LlamaCppArm | NativeArm | OpenAIArm | RecordedArm | VllmArm
 Arm = Annotated[AnyArm, Field(discriminator="kind")]
 _ARM: TypeAdapter[AnyArm] = TypeAdapter(Arm)
 _KINDS: dict[str, type[AnyArm]] = {
@@ -55,6 +57,7 @@ _KINDS: dict[str, type[AnyArm]] = {
     "native": NativeArm,
     "openai": OpenAIArm,
     "recorded": RecordedArm,
+    "vllm": VllmArm,
 }
 _PAIR = re.compile(r'\s*([A-Za-z_]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^,"]*)\s*(?:,|$)')
 
@@ -87,7 +90,7 @@ def parse_arm(text: str, inherit: AnyArm | None = None, otherwise: Mapping[str, 
             f"unknown key {unknown[0]!r} for kind={kind}", f"keys: {', '.join(_KINDS[kind].model_fields)}"
         )
     if isinstance(inherit, LiveArm) and inherit.kind == kind:
-        given = {**inherit.model_dump(), **given}
+        given = {**inherit.handed_on(given), **given}
     given = {**(otherwise or {}), **given}
     try:
         return _ARM.validate_python(given)

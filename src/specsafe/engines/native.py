@@ -34,9 +34,9 @@ def check_models(arm: NativeArm) -> dict[str, str]:
     if missing:
         raise UserError(f"the native engine needs {missing[0]}", "pip install 'specsafe[native]'")
     _kept_layers(arm.draft), _longest_ngram(arm.draft)
-    found = {"model": _sha256(model_path(arm.model))}
+    found = {"model": sha256_of_model(model_path(arm.model))}
     draft = draft_path(arm)
-    return found if draft is None else {**found, "draft": _sha256(draft)}
+    return found if draft is None else {**found, "draft": sha256_of_model(draft)}
 
 
 def _steering(arm: NativeArm, files: dict[str, str]) -> dict[str, str]:
@@ -220,8 +220,8 @@ def _as_rule(arm: NativeArm) -> dict[str, float]:
     return {"rate" if name == "leak" else name: value for name, value in arm.rule_parameters.items()}
 
 
-def _sha256(path: str) -> str:
-    """Of a file; of a folder, over the names and hashes of what a model is read from."""
+def sha256_of_model(path: str) -> str:
+    """SHA-256 of a file; of a folder, over the names and hashes of what a model is read from. Raises UserError."""
     place = Path(path.removeprefix("transformers:"))
     if place.is_file():
         return sha256_file(place)

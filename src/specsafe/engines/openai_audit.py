@@ -7,7 +7,7 @@ refused before anything is asked of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from specsafe.engines.arm_openai import OpenAIArm
@@ -69,12 +69,12 @@ class ServerReader:
 
     def read(self, claims: Sequence[Claim], stops: Sequence[str]) -> dict[str, Reading | Failure]:
         """Tokenize prompts and answers there."""
-        return self._each(claims, lambda c: _read(self._session, c, stops), lambda c: c.item)
+        asked = [(c.item, c) for c in claims]
+        return dict(self._session.each(asked, lambda pair: self._read(*pair, stops)))
 
     def look(self, questions: Mapping[str, Question]) -> dict[str, Look | Failure]:
         """One prefill each."""
-        asked = list(questions.items())
-        return self._each(asked, lambda pair: _look(self._session, *pair), lambda pair: pair[0])
+        return dict(self._session.each(list(questions.items()), lambda pair: self._look(*pair)))
 
     def ends(self) -> tuple[int, ...]:
         """The token that ended the answer to a plain prompt; nothing where it did not end."""
@@ -82,11 +82,11 @@ class ServerReader:
             (self._ends,) = self._session.each([PLAIN.prompt], lambda p: _end(self._session, p))
         return self._ends
 
-    def _each(self, things: Sequence[Any], work: Callable[[Any], Any], item: Callable[[Any], str]) -> Any:
-        async def one(thing: Any) -> tuple[str, Any]:
-            return item(thing), await work(thing)
+    async def _read(self, item: str, claim: Claim, stops: Sequence[str]) -> tuple[str, Reading | Failure]:
+        return item, await _read(self._session, claim, stops)
 
-        return dict(self._session.each(things, one))
+    async def _look(self, item: str, question: Question) -> tuple[str, Look | Failure]:
+        return item, await _look(self._session, item, question)
 
 
 def _plain_claim() -> Claim:
