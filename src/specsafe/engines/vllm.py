@@ -174,8 +174,9 @@ def worker_config(arm: VllmArm, build: Build, slots: int) -> Json:
         "disable_log_stats": False,
         "max_logprobs": max(arm.top, 20),
         "speculative_config": speculative_config(arm, build.numbers),
-        "per_request_spec_decode_metrics": "detailed",
     }
+    if arm.speculative:
+        engine["per_request_spec_decode_metrics"] = "detailed"
     if arm.needs_plugin:
         engine["worker_cls"] = _PLUGIN_WORKER
         named = {"specsafe_method": arm.method} if arm.method else {"specsafe_rule": arm.rule}

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from typing import IO, Any
 
 # beside this file lie modules named as packages are: vLLM must not find them
@@ -44,9 +45,11 @@ def main() -> None:
     try:
         stack = Stack(config)
         say({"ready": {**stack.facts(), **stack.rule()}})
-    except Exception as error:  # reported to the parent, which turns it into one line for the user
-        last = str(error).strip().splitlines() or [""]
-        say({"failed": f"{type(error).__name__}: {last[-1][:300]}"})
+    except (
+        Exception
+    ) as error:  # reported to the parent, which turns it into one line for the user and ends this process
+        traceback.print_exc()
+        say({"failed": said(error)})
         raise
     stack.serve(inbox, say)
 
@@ -77,6 +80,7 @@ class Stack:
     def facts(self) -> Json:
         """What really runs."""
         import torch
+
         import vllm
 
         held = self.engine.vllm_config
@@ -151,8 +155,9 @@ class Stack:
 
     def sampling(self, line: Json) -> Any:
         """How an answer is drawn; everything that changes it is said."""
-        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
+
+        from vllm import SamplingParams
 
         config = self.config
         return SamplingParams(

@@ -115,9 +115,13 @@ def _rate(tokens: int, seconds: float) -> str:
 def _ran(result: AuditResult) -> str:
     f, c = result.fingerprint, result.config
     whose = result.source if result.role is None else f"{result.source}, role {result.role}"
+    model = c.get("model") or f.get("served_model")
+    known = [f.get("weights"), str(f["model_sha256"])[:12] if "model_sha256" in f else None]
+    about = ", ".join(k for k in known if k)
+    arithmetic = f", {f['arithmetic']} arithmetic" if "arithmetic" in f else ""
     return (
-        f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {c.get('model')} "
-        f"({f.get('weights')}, {str(f.get('model_sha256'))[:12]}), {f.get('arithmetic')} arithmetic; answers of {whose}"
+        f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {model}"
+        f"{f' ({about})' if about else ''}{arithmetic}; answers of {whose}"
     )
 
 
