@@ -10,10 +10,10 @@ screen: .venv/base model
 	$(BIN)/specsafe screen $(ARGS)
 
 test: .venv/dev model
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-full: .venv/dev model
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 	$(BIN)/python bench/verdict.py
 
 check: .venv/dev

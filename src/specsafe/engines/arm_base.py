@@ -91,7 +91,11 @@ class LiveArm(FrozenArm):
 class LocalArm(LiveArm):
     """A live arm whose engine runs on this machine, in a worker process."""
 
-    model: str = Field(DEFAULT_MODEL, description="catalogue name or path of a GGUF file")
+    model: str = Field(
+        DEFAULT_MODEL,
+        description="catalogue name or path of a GGUF file; with @layers:0-9+20-29 only these layers, with @q4_0 (q4_1, q5_0, q5_1, "
+        "q8_0) stored so",
+    )
     context: int = Field(1024, ge=64, description="tokens of context per slot")
     threads: Count | Auto = Field("auto", description="threads of the engine; auto: a short probe decides")
     slots: Count | Auto = Field("auto", description="requests in flight; auto: a short probe decides")

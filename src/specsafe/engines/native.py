@@ -10,12 +10,13 @@ from pathlib import Path
 
 from specsafe.decoding.safety.methods import find, parse_changes
 from specsafe.decoding.safety.projection import Pair, read_projection, require_fit
+from specsafe.drafts import model_file
 from specsafe.drafts.layers import parse_keep
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.base import Audited, Claim, Failure, Json, Request, Sample, Session
 from specsafe.engines.worker import WorkerSession, WorkerSpec, cores
 from specsafe.errors import UserError
-from specsafe.models.store import resolve, sha256_file
+from specsafe.models.store import sha256_file
 
 SLOTS = 16
 _NGRAM = 3
@@ -75,7 +76,7 @@ def model_path(name: str) -> str:
         return f"{prefix}{path.resolve()}"
     if prefix:
         raise UserError(f"no folder at {name.removeprefix(prefix)!r}", "name a folder with safetensors")
-    return str(resolve(name))
+    return str(model_file(name))
 
 
 def draft_path(arm: NativeArm) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from specsafe.battery import Axis, Item
+from specsafe.errors import UserError
 from specsafe.scoring import HARM, SCORERS, UNSCORED, best_letter
 from specsafe.study.answers import Answers, text_hash
 from specsafe.study.ledger import Ledger
@@ -57,6 +58,12 @@ class Labels:
         if new:
             texts = answers.texts({i.id for i in new})
             self.label_texts(scorer, [(i, texts[i.id]) for i in new])
+            changed = [i.id for i in new if (i.id, answers[i.id].text_sha256) not in known]
+            if changed:
+                raise UserError(
+                    f"{len(changed)} answers are not what was written, the first to item {changed[0]}",
+                    "restore the ledger from a copy",
+                )
         return {i.id: known[i.id, answers[i.id].text_sha256] for i in answered}
 
     def label_texts(self, scorer: str, texts: Sequence[tuple[Item, str]]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from specsafe.battery import Axis, Battery, Item, axis_label
@@ -54,21 +54,23 @@ def reachable(battery: Battery, margin: float, alpha: float, *, needed: bool = F
     found: list[Reach] = []
     for axis in battery.axes:
         items = battery.on(axis)
-        clusters = len({i.cluster for i in items})
-        units = most_passing(clusters, margin, alpha)
-        found.append(
-            Reach(
-                axis=axis,
-                items=len(items),
-                clusters=clusters,
-                most_passing=None if units is None else units * len(items) // clusters,
-                smallest_caught=smallest_caught(len(items), margin, alpha),
-                items_needed={f"{d:.0%}": items_needed(d, 0.0, margin, alpha) for d in DISCORDANCES}
-                if needed
-                else {},
-            )
-        )
+        r = reach(axis, len(items), len({i.cluster for i in items}), margin, alpha)
+        wanted = {f"{d:.0%}": items_needed(d, 0.0, margin, alpha) for d in DISCORDANCES} if needed else {}
+        found.append(replace(r, items_needed=wanted))
     return found
+
+
+def reach(axis: Axis, items: int, clusters: int, margin: float, alpha: float) -> Reach:
+    """The same for so many items in so many clusters, whatever they are; items_needed is left empty."""
+    units = most_passing(clusters, margin, alpha)
+    return Reach(
+        axis=axis,
+        items=items,
+        clusters=clusters,
+        most_passing=None if units is None else units * items // clusters,
+        smallest_caught=smallest_caught(items, margin, alpha),
+        items_needed={},
+    )
 
 
 def planned_items(config: ScreenConfig, battery: Battery) -> dict[str, tuple[Arm, tuple[Item, ...]]]:

@@ -25,11 +25,11 @@ from specsafe.screen.analyze import analyze
 from specsafe.screen.config import QUICK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.forks import compare, is_large
 from specsafe.screen.plan import make_jobs, planned_items, reachable, rerun_job
-from specsafe.screen.preflight import preflight
 from specsafe.screen.proved import prove_first
 from specsafe.screen.result import ScreenResult
 from specsafe.screen.servers import server_remarks, settle_servers, vllm_remarks
 from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, storage_errors
+from specsafe.study.preflight import preflight
 from specsafe.study.run import Job, Progress, run_jobs
 
 Notice = Callable[[str], None]

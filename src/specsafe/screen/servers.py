@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from specsafe.engines import AnyArm, OpenAIArm, VllmArm, openai, openai_settled
 from specsafe.engines.base import Json
-from specsafe.screen.preflight import Probed
+from specsafe.study.preflight import Probed
 from specsafe.study.run import Job
 
 

@@ -1,4 +1,4 @@
-"""Preflight: refuse to start a screen that could not be trusted, with a probe request per arm."""
+"""Preflight: refuse to start what could not be trusted, with a probe request per arm."""
 
 from __future__ import annotations
 
