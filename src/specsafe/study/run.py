@@ -113,7 +113,12 @@ def run_jobs(
 
 
 def by_server(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs in their order, but those of one server that we start side by side: starting it takes long."""
+    """The jobs in their order, but those of one server that we start side by side: starting it takes long.
+
+    Jobs that name sessions are in an order of their own, which is kept.
+    """
+    if any(j.session for j in jobs):
+        return list(jobs)
     servers = [getattr(j.arm, "serve", "") or j for j in jobs]
     ranks = {id(j): (servers.index(s), j.replicate > 0) for j, s in zip(jobs, servers, strict=True)}
     return sorted(jobs, key=lambda j: ranks[id(j)])
