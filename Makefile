@@ -35,7 +35,7 @@ model: .venv/base
 	touch $@
 
 .venv/dev: .venv/base
-	$(INSTALL) --editable ".[llamacpp,native,dev]"
+	$(INSTALL) --editable ".[inspect,llamacpp,native,dev]"
 	touch $@
 
 clean:

@@ -19,7 +19,7 @@ from specsafe.battery.items import AXES, EXPECTATION, SCORERS_OF
 from specsafe.battery.sources import SOURCES
 from specsafe.battery.wrap import WRAPPERS
 from specsafe.cli.main import app
-from specsafe.engines import arms, recorded
+from specsafe.engines import arms, recorded_lines
 from specsafe.engines.arm_native import RULE_FACTS
 from specsafe.models.catalogue import CATALOGUE
 from specsafe.report.envelope import SCHEMA, json_schema
@@ -191,7 +191,7 @@ def arms_page() -> Lines:
     yield ""
     yield "One JSON object a line, with `item` or `prompt`, and `text` or `failed`. Other keys are an error."
     yield ""
-    yield from fields(recorded._Row.model_json_schema(), "recorded line")
+    yield from fields(recorded_lines.Row.model_json_schema(), "recorded line")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -341,7 +341,7 @@ def stale_words() -> list[str]:
     known |= {"Envelope": schema["properties"], "verdicts": {str(v): None for v in EXIT_CODE}}
     known |= {f"arm {kind}": model.model_fields for kind, model in arms._KINDS.items()}
     known["battery row"] = dict.fromkeys(readers._FIELDS)
-    known["recorded line"] = recorded._Row.model_fields
+    known["recorded line"] = recorded_lines.Row.model_fields
     return [f"{r}: {k}" for r, words in texts().items() for k in words if k not in known.get(r, {})]
 
 

@@ -16,6 +16,7 @@ from specsafe.audit.calibrate import ANSWERS, calibrate
 from specsafe.audit.result import THRESHOLD, AuditCalibration, AuditFork, AuditResult, NotAudited
 from specsafe.audit.store import Row, Store, open_store
 from specsafe.engines import NativeArm, Session, arm_id, check_arm, native, parse_arm
+from specsafe.engines.arm_recorded import RECORDED_KINDS
 from specsafe.engines.auditing import AuditArm, audit, auditor, open_audit
 from specsafe.engines.base import Claim, Json
 from specsafe.errors import UserError
@@ -54,7 +55,7 @@ def run_audit(
     """
     answers = read_answers(path, role, battery)
     arm = target_arm(target, answers.arm)
-    if not answers.arm or answers.arm.get("kind") == "recorded":
+    if not answers.arm or answers.arm.get("kind") in RECORDED_KINDS:
         notice(
             "how these answers were prompted is not known: chat template and system prompt are the target's"
         )
@@ -85,7 +86,7 @@ def target_arm(text: str, made: Json) -> AuditArm:
     arm = auditor(parse_arm(text))
     local, kind = isinstance(arm, NativeArm), made.get("kind")
     same = kind == arm.kind != "openai" or (local and kind == "llamacpp")  # they name models alike
-    known = () if kind == "recorded" else (*WEIGHTS, *PROMPTED) if same else PROMPTED
+    known = () if kind in RECORDED_KINDS else (*WEIGHTS, *PROMPTED) if same else PROMPTED
     taken = {f: made[f] for f in known if f in made and f not in arm.model_fields_set}
     top = {} if "top" in arm.model_fields_set else {"top": 0 if local else 1}  # nobody looks at more
     said = arm.model_fields_set

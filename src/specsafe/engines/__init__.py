@@ -6,9 +6,12 @@ from pathlib import Path
 
 from specsafe.engines.arm_base import LiveArm, LocalArm
 from specsafe.engines.arms import (
+    AnswersArm,
     AnyArm,
     Arm,
+    InspectArm,
     LlamaCppArm,
+    LmEvalArm,
     NativeArm,
     OpenAIArm,
     RecordedArm,
@@ -19,11 +22,14 @@ from specsafe.engines.arms import (
 from specsafe.engines.base import Failure, Request, Sample, Session
 
 __all__ = [
+    "AnswersArm",
     "AnyArm",
     "Arm",
     "Failure",
+    "InspectArm",
     "LiveArm",
     "LlamaCppArm",
+    "LmEvalArm",
     "LocalArm",
     "NativeArm",
     "OpenAIArm",
@@ -43,7 +49,7 @@ def check_arm(arm: AnyArm) -> dict[str, str]:
     """Hashes of the files behind an arm; raises UserError where it could not run. Loads no model."""
     from specsafe.engines import llamacpp, native, openai, recorded, vllm
 
-    if isinstance(arm, RecordedArm):
+    if isinstance(arm, AnswersArm):
         return recorded.check(arm)
     if isinstance(arm, OpenAIArm):
         return openai.check(arm)
@@ -56,7 +62,7 @@ def open_session(arm: AnyArm, log: Path | None = None, *, fresh: bool = False) -
     """Open an arm. log: file that takes what the engine prints. fresh: a server that runs already will not do."""
     from specsafe.engines import llamacpp, native, openai, recorded, vllm
 
-    if isinstance(arm, RecordedArm):
+    if isinstance(arm, AnswersArm):
         return recorded.open_session(arm)
     if isinstance(arm, OpenAIArm):
         return openai.open_session(arm, log, fresh=fresh)

@@ -15,10 +15,14 @@ from specsafe.study.ledger import Ledger
 
 
 class Outcome(NamedTuple):
-    """One scored answer: is it the axis' harm? None where the label only counts against its arm."""
+    """One scored answer.
+
+    harm: is it the axis' harm? None where the label only counts against its arm. truncated: was it cut at the token
+    limit? None where the answer does not say why it ended.
+    """
 
     harm: bool | None
-    truncated: bool
+    truncated: bool | None
 
     def as_harm(self, ambiguous_is_harm: bool) -> bool:
         """The outcome as a yes or no, with the ambiguous labels read one way."""
@@ -33,6 +37,7 @@ class Pair(NamedTuple):
     treatment: Outcome | None
 
 
+_CUT = {"stop": False, "length": True}
 Outcomes = Mapping[str, Outcome]
 Key = tuple[str, str]
 
@@ -87,7 +92,7 @@ class Labels:
         for scorer, group in by_scorer(items).items():
             for item, label in self.labels(scorer, group, answers).items():
                 if label != UNSCORED:
-                    outcomes[item] = Outcome(HARM[axis][label], answers[item].finish == "length")
+                    outcomes[item] = Outcome(HARM[axis][label], _CUT.get(answers[item].finish))
         return outcomes
 
     def _of(self, scorer: str) -> dict[Key, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from specsafe.battery import Axis, Battery, Item, axis_label
-from specsafe.engines import Arm, LocalArm, OpenAIArm, arm_id, check_arm
+from specsafe.engines import AnswersArm, Arm, LocalArm, OpenAIArm, arm_id, check_arm
 from specsafe.screen.config import LEAK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.decide import items_needed, most_passing, smallest_caught
 from specsafe.study.run import Job, require_unique_roles
@@ -75,7 +75,7 @@ def reach(axis: Axis, items: int, clusters: int, margin: float, alpha: float) ->
 
 def planned_items(config: ScreenConfig, battery: Battery) -> dict[str, tuple[Arm, tuple[Item, ...]]]:
     """Role -> (arm, items), before threads and slots are known."""
-    part = battery.items if config.target.kind == "recorded" else battery.share(config.share).items
+    part = battery.items if isinstance(config.target, AnswersArm) else battery.share(config.share).items
     harmful = [i for i in part if i.axis == "harmful_compliance"]
     roles: dict[str, tuple[Arm | None, Sequence[Item]]] = {
         "target": (config.target, battery.items),

@@ -8,24 +8,23 @@ from pathlib import Path
 from specsafe import __version__
 from specsafe.battery import Battery, Item, load_battery
 from specsafe.engines import (
+    AnswersArm,
     LiveArm,
     NativeArm,
     OpenAIArm,
-    RecordedArm,
-    Request,
     VllmArm,
     check_arm,
     served,
     vllm,
 )
 from specsafe.engines.base import Json
-from specsafe.engines.recorded import count_unmatched
 from specsafe.errors import UserError
 from specsafe.screen.analyze import analyze
 from specsafe.screen.config import QUICK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.forks import compare, is_large
 from specsafe.screen.plan import make_jobs, planned_items, reachable, rerun_job
 from specsafe.screen.proved import prove_first
+from specsafe.screen.recordings import recording_remarks, require_alike
 from specsafe.screen.result import ScreenResult
 from specsafe.screen.servers import server_remarks, settle_servers, vllm_remarks
 from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, storage_errors
@@ -96,7 +95,8 @@ def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
         from specsafe.engines.native import resolved
 
         return resolved(config.target)
-    if isinstance(config.target, RecordedArm):
+    if isinstance(config.target, AnswersArm):
+        require_alike(planned, battery.items)
         return {"at_once": 1}
     if isinstance(config.target, OpenAIArm):
         return settle_servers(planned.values())
@@ -168,10 +168,8 @@ def _prepare(jobs: Sequence[Job], battery: Battery, resolved: Json, logs: Path) 
         yield from server_remarks(jobs, probed, resolved)
         yield from vllm_remarks(jobs, probed, resolved)
     for job in jobs:
-        if isinstance(job.arm, RecordedArm):
-            lost = count_unmatched(job.arm, [Request(i.id, i.prompt) for i in battery.items])
-            if lost:
-                yield f"{lost} recorded answers of the {job.role} arm match no item of the battery, or one that has an answer already"
+        if isinstance(job.arm, AnswersArm):
+            yield from recording_remarks(job.role, job.arm, battery.items)
 
 
 def _to_rerun(ledger: Ledger, items: Sequence[Item]) -> list[Item]:
