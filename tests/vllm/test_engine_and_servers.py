@@ -5,6 +5,7 @@ Each start takes most of a minute on two cores, so each serves several claims. P
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,6 +23,8 @@ from specsafe.engines.keeper import descendants
 from specsafe.errors import UserError
 
 pytestmark = pytest.mark.vllm
+if not (os.environ.get("SPECSAFE_VLLM_PYTHON") or importlib.util.find_spec("vllm")):
+    pytest.skip("needs vLLM: make test-vllm", allow_module_level=True)
 HERE = Path(__file__).parent
 MODELS = Path(os.environ.get("SPECSAFE_VLLM_MODELS", HERE.parents[1] / ".venv-vllm" / "models"))
 PYTHON = os.environ.get("SPECSAFE_VLLM_PYTHON", sys.executable)
