@@ -195,11 +195,11 @@ class WorkerSession:
             if not isinstance(stderr, int):
                 stderr.close()
 
-    def _hear(self, worker: subprocess.Popen[str], line: Json) -> Json:
+    def _hear(self, worker: subprocess.Popen[str], told: Json) -> Json:
         """Send a line with a configuration -> {"ready": …} or {"failed": …}; {} if the worker said nothing."""
         assert worker.stdin and worker.stdout
         try:
-            worker.stdin.write(json.dumps(line) + "\n")
+            worker.stdin.write(json.dumps(told) + "\n")
             worker.stdin.flush()
         except BrokenPipeError:  # it died before it read anything
             worker.wait()
