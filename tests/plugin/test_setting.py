@@ -53,6 +53,7 @@ def config(**changes: object) -> SimpleNamespace:
             "parallel_config": SimpleNamespace(pipeline_parallel_size=changes.pop("stages", 1)),
             "speculative_config": SimpleNamespace(**spec),
             "additional_config": {},
+            "model_config": SimpleNamespace(tokenizer=".", tokenizer_revision=None),
             **changes,
         }
     )
@@ -174,7 +175,9 @@ def test_what_a_server_has_decides_what_can_be_asked_of_it():
 
 def test_a_servers_configuration_is_read_once_and_refused_at_the_start():
     assert served(config()).default == Setting("standard")
-    assert served(config(additional_config={"specsafe_method": "ssd", "x": 1})).default.text == "method ssd"
+    assert served(config(additional_config={"specsafe_rule": "block", "x": 1})).default.text == "block"
+    with pytest.raises(UserError, match="methods cannot be had with this model"):
+        served(config(additional_config={"specsafe_method": "ssd"}))  # here is no tokenizer
     assert served(config(speculative_config=None)).reach == Reach(False, False)
     wrong = [
         ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),

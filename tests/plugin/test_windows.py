@@ -103,7 +103,7 @@ def test_a_rule_decides_each_request_as_it_does_alone(rule: str, temperature: fl
             lone = alone(rule, temperature, made, i, row, 10 * i + seed, sampled=sampled)
             assert cut(tokens[place]) == lone
             seen += len(lone)
-    assert seen > 40
+    assert seen > 30
 
 
 def openings(kind: str) -> Openings:

@@ -72,15 +72,17 @@ def ask(llm, prompts: Sequence[Sequence[int]], fields=None, limits=40, **samplin
         for f, m in zip(each, longest, strict=True)
     ]
     outputs = llm.generate([{"prompt_token_ids": list(p)} for p in prompts], params, use_tqdm=False)
-    return [
-        SimpleNamespace(
-            tokens=list(o.outputs[0].token_ids),
-            logprobs=o.outputs[0].logprobs,
-            drafted=o.outputs[0].spec_decode_metrics.num_draft_tokens,
-            accepted=o.outputs[0].spec_decode_metrics.num_accepted_draft_tokens,
-        )
-        for o in outputs
-    ]
+    return [_answer(o.outputs[0]) for o in outputs]
+
+
+def _answer(output) -> SimpleNamespace:
+    told = output.spec_decode_metrics.to_dict()
+    return SimpleNamespace(
+        tokens=list(output.token_ids),
+        logprobs=output.logprobs,
+        drafted=told["num_draft_tokens"],
+        accepted=told["num_accepted_draft_tokens"],
+    )
 
 
 def metric(llm, name: str) -> float:

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any
 
 from specsafe.errors import UserError
-from specsafe.plugin.server import Served, require_version, served, vllm_version
+from specsafe.plugin.server import Served, require_openings, require_version, served, vllm_version
 from specsafe.plugin.setting import PREFIX, read_fields, require_possible
 
 WORKER = "specsafe.plugin.worker.Worker"
@@ -34,8 +34,8 @@ def register() -> None:
 
     @wraps(begin)
     def begin_checked(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        begin(self, vllm_config, *args, **kwargs)  # which fetches the tokenizer, if need be
         setattr(self, _MARK, ours(vllm_config))
-        begin(self, vllm_config, *args, **kwargs)
 
     @wraps(check)
     def check_all(self: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
@@ -88,7 +88,10 @@ def check_request(server: Served | None, params: Any) -> None:
     try:
         asked = read_fields(params.extra_args)
         if server is not None:
-            require_possible(asked or server.default, server.reach, params)
+            asked = asked or server.default
+            require_possible(asked, server.reach, params)
+            if asked.method is not None:
+                require_openings(*server.tokenizer)
         elif asked is not None:
             raise UserError(
                 f"{asked.text} was asked for, and this server runs vLLM's own worker",

@@ -6,10 +6,13 @@ Everything here takes vLLM's VllmConfig as it is, and no import of vLLM: it is r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from specsafe.errors import UserError
+from specsafe.models.tokenizer import Tokenizer, load_tokenizer
 from specsafe.plugin.setting import STANDARD, Reach, Setting, read_fields, require_possible
 
 # The plugin changes what is inside them, so there is no "probably".
@@ -18,10 +21,11 @@ PROPOSERS: Mapping[str, bool] = {"draft_model": True, "ngram": False}  # whether
 
 
 class Served(NamedTuple):
-    """default: what decides where a request names nothing."""
+    """default: what decides where a request names nothing. tokenizer: of the target, its name and revision."""
 
     default: Setting
     reach: Reach
+    tokenizer: tuple[str, str | None]
 
 
 def vllm_version() -> str:
@@ -57,7 +61,39 @@ def served(config: Any) -> Served:
     fields = config.additional_config if isinstance(config.additional_config, dict) else {}
     default = read_fields(fields) or Setting(STANDARD)
     require_possible(default, reach)
-    return Served(default, reach)
+    tokenizer = (config.model_config.tokenizer, config.model_config.tokenizer_revision)
+    if default.method is not None:
+        require_openings(*tokenizer)
+    return Served(default, reach, tokenizer)
+
+
+def read_tokenizer(name: str, revision: str | None) -> Tokenizer:
+    """A tokenizer that vLLM has loaded: a folder's, or that of a repository of the hub as it lies in the cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if Path(name).is_dir():
+        return load_tokenizer(Path(name))
+    try:
+        return load_tokenizer(Path(snapshot_download(name, revision=revision, local_files_only=True)))
+    except LocalEntryNotFoundError as error:
+        raise UserError(f"the tokenizer of {name} is not on this machine", "name its folder") from error
+
+
+def require_openings(name: str, revision: str | None) -> None:
+    """Raises UserError where methods cannot be had, for the target's tokenizer cannot be read to the byte."""
+    reason = _unreadable(name, revision)
+    if reason:
+        raise UserError(f"methods cannot be had with this model: {reason}", "use a rule")
+
+
+@lru_cache(maxsize=8)
+def _unreadable(name: str, revision: str | None) -> str:
+    try:
+        read_tokenizer(name, revision)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _reach(spec: Any) -> Reach:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +16,10 @@ from vllm.platforms import current_platform
 
 from specsafe.decoding.safety.signals import Openings, first_tokens, trie
 from specsafe.errors import UserError
-from specsafe.models.tokenizer import load_tokenizer
+from specsafe.models.tokenizer import Tokenizer
 from specsafe.plugin import frontend
 from specsafe.plugin.sampler import Sampler
-from specsafe.plugin.server import PROPOSERS, require_version, served, vllm_version
+from specsafe.plugin.server import PROPOSERS, read_tokenizer, require_version, served, vllm_version
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as _Worker
@@ -39,7 +38,7 @@ class Worker(_Worker):  # type: ignore[misc]  # vLLM is not there where types ar
                 "VLLM_PLUGINS leaves specsafe out, so nobody would check requests",
                 "add specsafe to VLLM_PLUGINS",
             )
-        self._specsafe = served(self.vllm_config).default
+        self._served = served(self.vllm_config)
         super().init_device()
         runner, spec = self.model_runner, self.vllm_config.speculative_config
         if spec is None:
@@ -49,10 +48,18 @@ class Worker(_Worker):  # type: ignore[misc]  # vLLM is not there where types ar
             hand_over_logits(runner.drafter)
         runner.rejection_sampler = Sampler(
             runner,
-            self._specsafe,
-            lambda kind: openings_of(kind, self.vllm_config.model_config, runner.device),
+            self._served.default,
+            self._openings,
             drafts_known=keeps,
             sampled=keeps and spec.draft_sample_method == "probabilistic",
+        )
+
+    def _openings(self, kind: str) -> Openings:
+        return openings_of(
+            kind,
+            read_tokenizer(*self._served.tokenizer),
+            self.vllm_config.model_config.get_vocab_size(),
+            self.model_runner.device,
         )
 
     def specsafe_report(self) -> dict[str, Any]:
@@ -62,8 +69,8 @@ class Worker(_Worker):  # type: ignore[misc]  # vLLM is not there where types ar
         return {
             "specsafe": version("specsafe"),
             "vllm": vllm_version(),
-            "setting": self._specsafe.text,
-            "lossless": self._specsafe.lossless,
+            "setting": self._served.default.text,
+            "lossless": self._served.default.lossless,
             "drafts": isinstance(sampler, Sampler),
             "decided": counts,
         }
@@ -81,10 +88,8 @@ def hand_over_logits(drafter: Any) -> None:
     drafter._sample_draft_tokens = draw
 
 
-def openings_of(kind: str, model: Any, device: torch.device) -> Openings:
+def openings_of(kind: str, tokenizer: Tokenizer, words: int, device: torch.device) -> Openings:
     """The refusal openings in the words of a model; kind: first or trie, as in parts.Method.openings."""
-    tokenizer = load_tokenizer(Path(model.tokenizer))
-    words = model.get_vocab_size()
     if kind == "trie":
         pieces = ((t, tokenizer.bytes_of(t)) for t in range(tokenizer.vocab_size))
         return trie(tokenizer.encode, pieces, words, device)
