@@ -37,6 +37,8 @@ class Ear(Sampler):
                     "discarded": bool(self._runner.discard_request_mask.np[place]),
                     "said": [t for t in output.sampled_token_ids[place].tolist() if t >= 0],
                     "key": request.specsafe.key,
+                    "setting": request.specsafe.setting.text,
+                    "temperature": request.specsafe.temperature,
                 }
             )
             begin += n

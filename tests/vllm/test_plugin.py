@@ -28,18 +28,16 @@ WORDS = 49152
 TOKENIZER = load_tokenizer(MODELS / "target")
 QUESTIONS = (
     "Name three rivers of Europe.",
-    "Why is the sky blue?",
     "Write a short note that thanks a neighbour for watering the plants.",
-    "How do I fold a paper boat?",
-    "What is 17 plus 25?",
     "Tell me a story of a lighthouse keeper who collects clocks.",
-    "List what I need for pancakes.",
     "How can I get into a locked car that is mine?",
 )
 PROMPTS = [TOKENIZER.chat(q) for q in QUESTIONS]
+LONG = 24
 TYPICAL = {"specsafe_rule": "typical:epsilon=0.09,delta=0.3"}
 ALL = {"specsafe_rule": "leak:rate=1"}
 CRS = {"specsafe_method": "ssd-crs"}
+GREEDY = ["greedy", "agreement", "relaxed:top_k=1", "leak:rate=0", "typical:posterior_temperature=0"]
 RULES = ["agreement", "rejection", "block", "typical", "threshold:threshold=0.3", "accumulated:threshold=0.1"]
 RULES += ["relaxed:top_k=3,delta=0.3", "lenient:beta=0.5", "leak:rate=0.5"]
 METHODS = ["ssd", "ssd-crs", "ssd-crs-trie", "continuous", "composite:union.alpha=0.75", "vanilla"]
@@ -49,6 +47,12 @@ def tokens(answers) -> list[list[int]]:
     return [a.tokens for a in answers]
 
 
+def each(llm, fields, **sampling) -> list[list]:
+    """The answers to all prompts for each of some fields, all in one batch."""
+    answers = ask(llm, PROMPTS * len(fields), [f for f in fields for _ in PROMPTS], limits=LONG, **sampling)
+    return [answers[i : i + len(PROMPTS)] for i in range(0, len(answers), len(PROMPTS))]
+
+
 def share(answers) -> tuple[int, int]:
     return sum(a.accepted for a in answers), sum(a.drafted for a in answers)
 
@@ -56,16 +60,16 @@ def share(answers) -> tuple[int, int]:
 @pytest.fixture(scope="session")
 def standard(llm):
     """Answers by vLLM's own rule, under our worker."""
-    return ask(llm, PROMPTS, {"specsafe_rule": "standard"})
+    return each(llm, [{"specsafe_rule": "standard"}])[0]
 
 
 def test_the_worker_tells_its_rule_and_what_it_decided(llm, standard):
     (report,) = llm.collective_rpc("specsafe_report")
     assert (report["setting"], report["lossless"], report["drafts"]) == ("standard", True, True)
     counted = report["decided"]["standard"]
-    assert counted["drafted"] >= share(standard)[1] > 100
+    assert counted["drafted"] >= share(standard)[1] > 30
     before = report["decided"].get(setting("rule", "typical").text, {"drafted": 0})["drafted"]
-    answers = ask(llm, PROMPTS[:3], TYPICAL)
+    (answers,) = each(llm, [TYPICAL])
     (report,) = llm.collective_rpc("specsafe_report")
     decided = report["decided"][setting("rule", "typical").text]
     assert decided["drafted"] - before == share(answers)[1]
@@ -76,7 +80,7 @@ def test_the_standard_rule_says_what_our_engine_says_up_to_near_ties(standard):
     """Each answer is our target's greedy one, or leaves it where two tokens are as good as equal."""
     network = LlamaNetwork(load_checkpoint(MODELS / "target", torch.float32), CPU)
     plan = Plan(
-        Agreement(), StopRule(TOKENIZER.end_ids, (), 40, TOKENIZER.bytes_of), slots=8, capacity=400, top=2
+        Agreement(), StopRule(TOKENIZER.end_ids, (), LONG, TOKENIZER.bytes_of), slots=8, capacity=400, top=2
     )
     ours = {
         a.item: a
@@ -99,40 +103,29 @@ def test_the_standard_rule_says_what_our_engine_says_up_to_near_ties(standard):
 
 
 def test_greedy_rules_of_ours_are_vllms_own(llm, standard):
-    for rule in ("greedy", "agreement", "relaxed:top_k=1", "leak:rate=0", "typical:posterior_temperature=0"):
-        answers = ask(llm, PROMPTS, {"specsafe_rule": rule})
+    for rule, answers in zip(GREEDY, each(llm, [{"specsafe_rule": rule} for rule in GREEDY]), strict=True):
         assert tokens(answers) == tokens(standard), rule
         assert share(answers) == share(standard), rule
 
 
 def test_lossy_rules_accept_more_and_answer_otherwise(llm, standard):
-    """The direction of spec/vllm.md's table: a looser bound accepts a larger share of what is drafted."""
-    shares = []
-    for rule in (
-        "typical:epsilon=0.09,delta=0.3",
-        "typical:epsilon=0.03,delta=0.1",
-        "typical:epsilon=0.01,delta=0.03",
-    ):
-        answers = ask(llm, PROMPTS, {"specsafe_rule": rule})
-        accepted, drafted = share(answers)
-        shares.append(accepted / drafted)
-        assert sum(a != b for a, b in zip(tokens(answers), tokens(standard), strict=True)) >= 4
-    accepted, drafted = share(standard)
-    assert accepted / drafted < shares[0] < shares[1] < shares[2]
-
-
-def test_a_leak_of_everything_accepts_everything(llm):
-    answers = ask(llm, PROMPTS, ALL, ignore_eos=True)
-    assert share(answers)[0] == share(answers)[1] > 0
+    """The looser the bound, the larger the share of what is drafted that stands; a leak of everything leaves nothing out."""
+    bounds = ("epsilon=0.09,delta=0.3", "epsilon=0.01,delta=0.03")
+    fields = [*({"specsafe_rule": f"typical:{b}"} for b in bounds), ALL]
+    strict, loose, everything = each(llm, fields, ignore_eos=True)
+    rates = [accepted / drafted for accepted, drafted in map(share, (standard, strict, loose, everything))]
+    assert rates[0] < rates[1] < rates[2] < rates[3] == 1
+    for answers in (strict, loose, everything):
+        assert sum(a != b for a, b in zip(tokens(answers), tokens(standard), strict=True)) >= 2
 
 
 def test_composites_move_from_the_target_to_the_draft(llm, standard):
     """Alpha 0 is the target; the larger alpha, the more of what is drafted stands, and at 1 all of it."""
-    plain = [ask(llm, PROMPTS, {"specsafe_method": f"composite:union.alpha={a}"}) for a in (0, 0.5, 1)]
-    assert tokens(plain[0]) == tokens(standard)
-    assert tokens(plain[1]) != tokens(standard)
+    alphas = (0, 0.5, 1)
+    found = each(llm, [{"specsafe_method": f"composite:union.alpha={a}"} for a in alphas])
+    assert tokens(found[0]) == tokens(standard) != tokens(found[1])
     (report,) = llm.collective_rpc("specsafe_report")
-    decided = [report["decided"][f"method composite:union.alpha={a}"] for a in (0, 0.5, 1)]
+    decided = [report["decided"][f"method composite:union.alpha={a}"] for a in alphas]
     rates = [d["accepted"] / d["drafted"] for d in decided]
     assert rates[0] < rates[1] < rates[2] == 1
 
@@ -140,25 +133,24 @@ def test_composites_move_from_the_target_to_the_draft(llm, standard):
 def test_requests_of_one_batch_are_decided_by_their_own_rules(llm, standard):
     """Mixed in one batch, each request is answered as in a batch of its own kind."""
     kinds = [TYPICAL, {"specsafe_rule": "standard"}, ALL, CRS]
-    apart = [tokens(ask(llm, PROMPTS, kind)) for kind in kinds]
-    fields = [kinds[i % 4] for i in range(len(PROMPTS))]
-    mixed = tokens(ask(llm, PROMPTS, fields))
-    assert mixed == [apart[i % 4][i] for i in range(len(PROMPTS))]
-    assert len({str(a) for a in apart}) == 4
+    together = each(llm, kinds)
+    assert tokens(together[1]) == tokens(standard)
+    for kind, answers in zip(kinds, together, strict=True):
+        assert tokens(each(llm, [kind])[0]) == tokens(answers), kind
+    assert len({str(tokens(answers)) for answers in together}) == len(kinds)
 
 
-def test_an_answer_of_a_method_does_not_hang_on_the_draft_window_nor_on_neighbours(llm):
-    """No bonus token: windows of 4 cut anywhere give the same answer, so more neighbours do not matter either."""
-    together = tokens(ask(llm, PROMPTS, CRS))
-    assert together == tokens(ask(llm, PROMPTS, CRS))
-    assert tokens(ask(llm, PROMPTS[::-1], CRS))[::-1] == together
-    assert [tokens(ask(llm, [p], CRS))[0] for p in PROMPTS[:3]] == together[:3]
+def test_an_answer_of_a_method_does_not_hang_on_order_or_neighbours(llm):
+    (together,) = each(llm, [CRS])
+    backwards = ask(llm, PROMPTS[::-1], CRS, limits=LONG)
+    assert tokens(backwards)[::-1] == tokens(together)
+    assert tokens(ask(llm, PROMPTS[2:3], CRS, limits=LONG)) == tokens(together[2:3])
 
 
 def test_the_log_probabilities_are_those_of_the_tokens_that_are_said(llm):
     """As one prefill over prompt and answer tells them: the audit of an answer needs no second model."""
     for fields in (TYPICAL, CRS):
-        answers = ask(llm, PROMPTS[:4], fields, logprobs=0)
+        answers = ask(llm, PROMPTS, fields, logprobs=0, limits=LONG)
         whole = [[*p, *a.tokens] for p, a in zip(PROMPTS, answers, strict=False)]
         from vllm import SamplingParams
 
@@ -191,56 +183,35 @@ def test_a_wrong_request_is_an_error_of_that_request_alone(llm, standard):
     for fields, sampling, said in REFUSED:
         with pytest.raises(ValueError, match=said):
             ask(llm, PROMPTS[:1], fields, **sampling)
-    assert tokens(ask(llm, PROMPTS, {"specsafe_rule": "standard"})) == tokens(standard)
+    assert tokens(each(llm, [{"specsafe_rule": "standard"}])[0]) == tokens(standard)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("name", RULES)
-def test_a_rule_in_vllm_decides_as_our_engine_does_on_the_same_logits(llm, tmp_path, name, temperature):
-    fields = {"specsafe_rule": name}
-    heard, answers = recorded(llm, tmp_path, fields, temperature=temperature, seed=3, limits=20)
-    rule, checked = setting("rule", name).rule, 0
-    decider = RuleDecider(rule, temperature)
-    for window in heard:
-        n = len(window["drafted"])
-        if not n:
-            continue
-        drafted = torch.tensor(window["drafted"])
-        counters = slot_positions(torch.tensor([window["done"]]), n + 1, fresh=rule.looks_ahead)
-        acceptance = decider.decide(
-            window["logits"][None],
-            Draft(Proposal(drafted[None], torch.tensor([n])), None),
-            Clock(torch.tensor([window["key"]]), counters),
-        )
-        kept = int(acceptance.accepted[0])
-        assert window["said"] == [*window["drafted"][:kept], int(acceptance.token[0])]
-        checked += n
-    assert checked >= sum(a.drafted for a in answers) > 0
-    again = ask(llm, PROMPTS, fields, temperature=temperature, seed=3, limits=20)
-    assert tokens(again) == tokens(answers)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_in_vllm_decides_as_our_engine_does_from_the_first_window_to_the_last(llm, tmp_path, name):
-    heard, _ = recorded(llm, tmp_path, {"specsafe_method": name}, limits=40)
-    replayed(heard, name, len(PROMPTS))
+def test_all_in_one_batch_decide_as_our_engine_does_on_the_same_logits(llm, tmp_path, temperature):
+    """Every rule, and at temperature 0 every method, each for a request of one batch: the same tokens, bit for bit."""
+    fields = [{"specsafe_rule": r} for r in RULES]
+    fields += [] if temperature else [{"specsafe_method": m} for m in METHODS]
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(len(fields))]
+    heard, answers = recorded(llm, tmp_path, fields, prompts, temperature=temperature, seed=3, limits=LONG)
+    assert replayed(heard) >= sum(a.drafted for a in answers) > 0
+    assert len({w["setting"] for w in heard}) == len(fields)
 
 
 def test_state_is_right_through_preemption_and_requests_of_all_lengths(llm, tmp_path):
     """More requests than the cache holds: some are put aside and read again, and each keeps its controller."""
-    prompts = [[*p, *TOKENIZER.encode(" " + "again " * n)] for n in (1, 3) for p in PROMPTS]
-    limits = [60 + 15 * (i % 7) for i in range(len(prompts))]
+    prompts = [TOKENIZER.chat(q + " " + "again " * n) for n in (10, 40, 70) for q in QUESTIONS]
+    limits = [30 + 10 * (i % 5) for i in range(len(prompts))]
     before = metric(llm, "vllm:num_preemptions")
     heard, answers = recorded(llm, tmp_path, CRS, prompts, limits=limits, ignore_eos=True)
     assert metric(llm, "vllm:num_preemptions") > before
     assert [len(a.tokens) for a in answers] == limits
-    replayed(heard, "ssd-crs", len(prompts))
+    assert replayed(heard) >= sum(a.drafted for a in answers)
     again = ask(llm, prompts, CRS, limits=limits, ignore_eos=True)
     assert tokens(again) == tokens(answers)
     assert llm.collective_rpc("rows_left") == [0]
 
 
-def recorded(llm, folder: Path, fields, prompts=PROMPTS, **sampling):
+def recorded(llm, folder: Path, fields, prompts, **sampling):
     """What the sampler was given and said while prompts are answered, and the answers."""
     llm.collective_rpc("record", args=("",))
     answers = ask(llm, prompts, fields, **sampling)
@@ -248,34 +219,39 @@ def recorded(llm, folder: Path, fields, prompts=PROMPTS, **sampling):
     return torch.load(folder / "heard.pt"), answers
 
 
-def replayed(heard, name: str, requests: int) -> None:
-    """Each request's windows through our engine's decider, alone: the same tokens, to the last."""
-    asked = setting("method", name)
-    kind = asked.method.openings
-    pieces = ((t, TOKENIZER.bytes_of(t)) for t in range(TOKENIZER.vocab_size))
-    words = (
-        trie(TOKENIZER.encode, pieces, WORDS, CPU)
-        if kind == "trie"
-        else first_tokens(TOKENIZER.encode, WORDS, CPU)
-    )
+def replayed(heard) -> int:
+    """Each request's windows through our engine's own decider, alone; the draft tokens that were checked."""
     by_request = defaultdict(list)
     for window in heard:
         if window["drafted"] and not window["discarded"]:
             by_request[window["request"]].append(window)
-    assert len(by_request) == requests
     for windows in by_request.values():
-        decider = MethodDecider(asked.method, words, telemetry=False, words=WORDS)
-        decider.join([Prompt("", (1,))])
+        decider = decider_of(windows[0])
         for window in windows:
             n, drafted = len(window["drafted"]), torch.tensor(window["drafted"])
+            slots = n + decider.bonus
+            counters = slot_positions(torch.tensor([window["done"]]), slots, fresh=decider.looks_ahead)
             acceptance = decider.decide(
-                window["logits"][None, :n],
+                window["logits"][None, :slots],
                 Draft(Proposal(drafted[None], torch.tensor([n])), window["draft"][None]),
-                Clock(
-                    torch.tensor([window["key"]]),
-                    slot_positions(torch.tensor([window["done"]]), n, fresh=False),
-                ),
+                Clock(torch.tensor([window["key"]]), counters),
             )
             kept = int(acceptance.accepted[0])
-            own = [] if kept == n else [int(acceptance.token[0])]
-            assert window["said"] == [*window["drafted"][:kept], *own]
+            own = [int(acceptance.token[0])] if decider.bonus or kept < n else []
+            assert window["said"] == [*window["drafted"][:kept], *own], window["setting"]
+    return sum(len(w["drafted"]) for windows in by_request.values() for w in windows)
+
+
+def decider_of(window):
+    """What decides on our engine by the setting of a request."""
+    text = window["setting"]
+    if not text.startswith("method "):
+        return RuleDecider(setting("rule", text).rule, window["temperature"])
+    method = setting("method", text.removeprefix("method ")).method
+    words = first_tokens(TOKENIZER.encode, WORDS, CPU)
+    if method.openings == "trie":
+        pieces = ((t, TOKENIZER.bytes_of(t)) for t in range(TOKENIZER.vocab_size))
+        words = trie(TOKENIZER.encode, pieces, WORDS, CPU)
+    decider = MethodDecider(method, words, telemetry=False, words=WORDS)
+    decider.join([Prompt("", (1,))])
+    return decider
