@@ -42,6 +42,8 @@ class Plan:
     every: tuple = ()  # a fault that every request for an answer meets
     version: str = VERSION
     rule: str = ""  # told at /server_info
+    plugin: str = ""  # the setting of specsafe's plugin, told at /specsafe
+    plugin_idle: bool = False  # it decides nothing
     counters_reset_after: int = EVER
     counter_names: tuple = ("num_drafts", "num_draft_tokens", "num_accepted_tokens")
     accepted_too_many: bool = False
@@ -117,6 +119,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "num_speculative_tokens": plan.limit,
             }
             self._json({"vllm_config": {"speculative_config": told}})
+        elif self.path == "/specsafe" and plan.plugin:
+            drafted = 0 if plan.plugin_idle else server.counted[1]
+            worker = {"specsafe": "0.1.0", "setting": plan.plugin, "lossless": plan.plugin == "standard"}
+            self._json({"workers": [worker | {"decided": {plan.plugin: {"drafted": drafted}}}]})
         elif self.path == "/metrics" and plan.tells in ("counters", "request") and plan.drafts:
             with server.lock:
                 values = dict(zip(plan.counter_names, server.counted, strict=False))

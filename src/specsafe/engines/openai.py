@@ -22,6 +22,7 @@ from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
 from specsafe.engines.openai_client import Client, GaveUp, Passing, Refused, api_key, patiently
 from specsafe.engines.openai_counters import Counters, read_counters
 from specsafe.engines.openai_dialects import DIALECTS, Drafting, ImpossibleCounts, ReplyError
+from specsafe.engines.openai_plugin import Plugin, look_for_plugin
 from specsafe.engines.openai_reply import Read, Unanswerable, read_reply, request_body
 from specsafe.engines.openai_rules import require_producible
 from specsafe.engines.openai_server import Server, gone, look_at
@@ -110,12 +111,21 @@ class OpenAISession:
                 }
             )
             check(self.arm)
+            before = self._plugin()
+            if before is not None:
+                self.server = self.server._replace(rule=before.rule)
             if arm.speculative:
                 require_producible(
-                    arm.rule_in_force, self.server.dialect, self.server.version or "", arm.temperature
+                    arm.rule_in_force,
+                    self.server.dialect,
+                    self.server.version or "",
+                    arm.temperature,
+                    plugin=before is not None,
                 )
                 self._hold_against_the_server()
             self.tells: Tells = self._wait(self._first_look())
+            self.plugin = self._plugin()
+            self.rule_proof = self.plugin.proof(before) if self.plugin else ""
         except BaseException:
             self.close()
             raise
@@ -131,14 +141,29 @@ class OpenAISession:
             "served_model": server.model,
             **known,
             "prompt": "chat template of the server" if arm.chat_template == "on" else "raw completion",
-            "rule": server.rule if arm.speculative and server.rule else arm.rule_in_force,
-            "rule_proved": bool(arm.speculative and server.rule),
-            "lossless": arm.lossless,
+            **self._rule(),
             "concurrency": arm.concurrency,
             "token_ids": tells.token_ids,
             "logprobs": tells.logprobs,
             "drafting_told_by": tells.drafting,
             **({"started_by_specsafe": True} if arm.serve else {}),
+        }
+
+    def _rule(self) -> Json:
+        """Of the fingerprint: the acceptance rule, and what shows that it is in force."""
+        arm, named, plugin = self.arm, self.server.rule, self.plugin
+        if not arm.speculative or not named:
+            return {"rule": arm.rule_in_force, "rule_proved": False, "lossless": arm.lossless}
+        if plugin is None:
+            return {"rule": named, "rule_proved": True, "lossless": arm.lossless}
+        proof = {"rule_proof": self.rule_proof} if self.rule_proof else {}
+        lossless = arm.lossless and plugin.lossless
+        return {
+            "rule": plugin.setting,
+            "rule_proved": bool(self.rule_proof),
+            **proof,
+            "lossless": lossless,
+            "plugin": f"specsafe {plugin.version}",
         }
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
@@ -180,6 +205,10 @@ class OpenAISession:
     async def post(self, path: str, body: Json, *, api: bool = True) -> Json:
         """See openai_client.Client.post; within `each`."""
         return await self._client.post(path, body, api=api)
+
+    def _plugin(self) -> Plugin | None:
+        """What specsafe's plugin tells now, where the server is a vLLM that has it."""
+        return self._wait(look_for_plugin(self._client, self.arm)) if self.server.dialect == "vllm" else None
 
     # --- the thread of the loop ---------------------------------------------------------------------------
 

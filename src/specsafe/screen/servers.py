@@ -53,7 +53,9 @@ def _of_the_pair(seen: Mapping[str, Json], arm: OpenAIArm, resolved: Json) -> It
             if resolved["concurrency"] == 1
             else f"only counters tell of drafting, and {resolved['concurrency']} requests are in flight: acceptance a request is not known"
         )
-    if fast["rule_proved"]:
+    if "rule_proof" in fast:
+        yield f"rule in force: {fast['rule']} (proved by {fast['rule_proof']})"
+    elif fast["rule_proved"]:
         yield f"the speculative server names its acceptance rule: {fast['rule']}"
     else:
         yield f"the speculative server does not say which acceptance rule is in force; the arm claims: {fast['rule']}"
