@@ -80,7 +80,7 @@ def write_ledger(folder, *, each=40, leak=0.4, complete=True, hide=lambda cell, 
         "batteries": {},
         "lock": {"sha256": "ab" * 32, "at": "2026-01-01 00:00:00", "version": "1"},
     }
-    resolved["tasks"] = {t: list(ids) for t, ids in tasks.items()}
+    resolved |= {"tasks": {t: list(ids) for t, ids in tasks.items()}, "protocol": protocol.text}
     with open_ledger(folder / LEDGER, study_config(protocol), resolved, battery, "1") as ledger:
         done = set()
         for cell in planned:

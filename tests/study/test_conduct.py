@@ -262,3 +262,38 @@ def test_the_order_of_names_is_part_of_a_protocol(made):
     made.write()
     with pytest.raises(UserError, match="names stand in another order"):
         made.run()
+
+
+def test_an_export_holds_every_row_and_no_text_unless_asked(made):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from specsafe.study.export import export_parquet
+
+    made.run()
+    with made.open() as ledger:
+        written = export_parquet(ledger, made.folder / "plain")
+        whole = export_parquet(ledger, made.folder / "whole", include_text=True)
+        sizes = ledger.sizes()
+    assert {p.stem: n for p, n in written.items() if p.stem != "cells"} == sizes
+    assert {p.name: n for p, n in whole.items()} == {p.name: n for p, n in written.items()}
+    for path in written:
+        read = parquet.read_table(path)
+        assert read.num_rows == written[path]
+        assert not {"text", "prompt", "token_ids"} & set(read.column_names)
+        assert b"says big" not in path.read_bytes()
+    texts = parquet.read_table(made.folder / "whole" / "sample.parquet").column("text").to_pylist()
+    assert any("says big" in t for t in texts)
+    cells_read = parquet.read_table(made.folder / "plain" / "cells.parquet").to_pylist()
+    assert [c["key"] for c in cells_read] == [c.key for c in made.cells()]
+    assert not list((made.folder / "plain").glob(".*"))
+
+
+def test_an_export_without_its_package_says_how_to_get_it(made, monkeypatch):
+    import sys
+
+    from specsafe.study.export import export_parquet
+
+    made.run(places=("1",))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with made.open() as ledger, pytest.raises(UserError, match="Parquet needs pyarrow") as error:
+        export_parquet(ledger, made.folder / "plain")
+    assert "specsafe[parquet]" in error.value.hint

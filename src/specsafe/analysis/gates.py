@@ -24,7 +24,7 @@ def judge_cells(tables: Tables) -> tuple[CellGates, ...]:
     return tuple(
         CellGates(cell=p.cell.key, gates=tuple(_gates(tables, p, known)))
         for p in tables.paired.values()
-        if p.cell.part == "speculative" and not p.sampled and phase_of(p.cell) != "4"
+        if p.cell.part == "speculative" and not p.sampled and phase_of(p.cell) != "4" and p.both.any()
     )
 
 

@@ -131,12 +131,14 @@ def tango(name: str, found: PairedDifference, f: Flips) -> Estimate:
     )
 
 
-def sampled_difference(p: Paired, mask: Flags, alpha: float, name: str = "difference") -> Estimate:
+def sampled_difference(
+    p: Paired, mask: Flags, alpha: float, name: str = "difference", *, draws: int = 2_000
+) -> Estimate:
     """Mean of the items' rate differences with a cluster bootstrap: several samples an item, or one at T > 0."""
     change: Floats = p.after[mask] - p.before[mask]
     if not len(change):
         return nothing(name, "no pair of answers is scored", unit="points")
-    found = cluster_bootstrap(change, p.cluster[mask], confidence=1 - 2 * alpha)
+    found = cluster_bootstrap(change, p.cluster[mask], draws=draws, confidence=1 - 2 * alpha)
     return bootstrapped(name, found, {"samples an item": float(len(p.cell.replicates))})
 
 

@@ -31,6 +31,8 @@ def read_tables(
     *,
     margin: float = 0.03,
     alpha: float = 0.05,
+    power: float = 0.8,
+    draws: int = 2_000,
     tasks: Mapping[str, Sequence[str]] | None = None,
     earlier: tuple[Earlier, ...] = (),
 ) -> Tables:
@@ -50,6 +52,8 @@ def read_tables(
         rows=kept,
         margin=margin,
         alpha=alpha,
+        power=power,
+        draws=draws,
         failed={c.key: _failed(ledger, c, arms) for c in cells},
         arms=arms,
         forks=_forks(items, cells, arms, made),

@@ -33,6 +33,8 @@ def analyze(ledger: Ledger, *, earlier: Sequence[Ledger] = (), check: bool = Tru
         cells_of(ledger),
         margin=protocol.plan.margin,
         alpha=protocol.plan.alpha,
+        power=protocol.plan.power,
+        draws=protocol.plan.bootstrap,
         tasks=ledger.resolved()["tasks"],
         earlier=(*published_baselines(protocol), *(baselines_of(other) for other in earlier)),
     )

@@ -117,9 +117,20 @@ def stack_config(arm: NativeArm) -> Json:
 
 def open_session(arm: NativeArm, log: Path | None = None) -> WorkerSession:
     """Start the worker of an arm. Raises UserError if it cannot load or its arithmetic cannot be proved."""
+    return WorkerSession(_spec(arm), log)
+
+
+def become(session: Session, arm: NativeArm) -> None:
+    """Make an open session answer as another arm; networks that both need stay loaded. Raises as open_session."""
+    if not isinstance(session, WorkerSession):
+        raise TypeError(f"{session} is no session of a native arm")
+    session.become(_spec(arm))
+
+
+def _spec(arm: NativeArm) -> WorkerSpec:
     files = check(arm)
     threads, slots = (resolved(arm)[name] for name in ("threads", "slots"))
-    spec = WorkerSpec(
+    return WorkerSpec(
         module="specsafe.engines.native_worker",
         config={**stack_config(arm), "threads": threads, "slots": slots},
         engine="the native engine",
@@ -136,7 +147,6 @@ def open_session(arm: NativeArm, log: Path | None = None) -> WorkerSession:
         sample=partial(to_sample, arm),
         reads_replies=True,
     )
-    return WorkerSession(spec, log)
 
 
 def measure(session: WorkerSession, requests: Iterable[Request]) -> dict[str, int | Failure]:

@@ -124,6 +124,22 @@ class WorkerSession:
             )
         return Failure(item, reason, _TRIES)
 
+    def become(self, spec: WorkerSpec) -> None:
+        """Be another arm of the same engine in the same process, once nothing is asked any more. Raises UserError.
+
+        A worker that died is started as the new arm.
+        """
+        self._spec = spec
+        worker = self._process
+        if worker is None or worker.poll() is not None:
+            self._start()
+            return
+        message = self._hear(worker, {"arm": spec.config})
+        if "ready" in message:
+            self._facts = message["ready"]
+        else:
+            self._start()  # says why it cannot, or was only killed
+
     def close(self) -> None:
         """Stop the worker; a generate() that waits for it in another thread ends."""
         self._closed = True
@@ -148,7 +164,7 @@ class WorkerSession:
         for left in reversed(range(_TRIES)):
             self._kill()
             self._process = worker = self._spawn()
-            message = self._hear(worker)
+            message = self._hear(worker, self._spec.config)
             if "ready" in message:
                 self._facts = message["ready"]
                 return
@@ -179,11 +195,11 @@ class WorkerSession:
             if not isinstance(stderr, int):
                 stderr.close()
 
-    def _hear(self, worker: subprocess.Popen[str]) -> Json:
-        """Send the configuration -> {"ready": …} or {"failed": …}; {} if the worker said nothing."""
+    def _hear(self, worker: subprocess.Popen[str], told: Json) -> Json:
+        """Send a line with a configuration -> {"ready": …} or {"failed": …}; {} if the worker said nothing."""
         assert worker.stdin and worker.stdout
         try:
-            worker.stdin.write(json.dumps(self._spec.config) + "\n")
+            worker.stdin.write(json.dumps(told) + "\n")
             worker.stdin.flush()
         except BrokenPipeError:  # it died before it read anything
             worker.wait()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Clusters = Sequence[str] | Sequence[int] | NDArray[np.int64] | NDArray[np.str_]
-DRAWS = 5_000
+DRAWS = 2_000
 _AT_ONCE = 4_000_000  # cluster indices in memory
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specsafe.battery import Item
-from specsafe.engines import AnyArm, LocalArm, OpenAIArm, arm_id, check_arm
+from specsafe.engines import AnyArm, LocalArm, NativeArm, OpenAIArm, arm_id, check_arm
 from specsafe.engines.base import Json
 from specsafe.study.arms import make_arm
 from specsafe.study.cells import Cell
@@ -47,28 +47,33 @@ def make_jobs(
     for (name, replicate), wanted in asked.items():
         part = tuple(i for i in items if i.id in wanted & chosen)
         if part:
-            session = f"{name} {replicate // samples[name]}"
-            role = role_of(name, replicate)
-            jobs.append(Job(role, arms[name], ids[name], replicate, part, session))
+            restart = replicate // samples[name]
+            session = f"{restart} {' '.join(_shared(name, arms[name]))}"
+            jobs.append(Job(role_of(name, replicate), arms[name], ids[name], replicate, part, session))
     require_unique_roles(jobs)
     return _adjacent(jobs)
 
 
 def _adjacent(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs of one target together, within them those of one draft, within them those of one session."""
+    """Jobs of one session together, sessions of one target too, and within a session jobs of one draft."""
     first: dict[tuple[str, ...], int] = {}
     for n, job in enumerate(jobs):
         models = loaded(job.arm)
-        for key in (models[:3], models, ("session", job.session)):
+        for key in (models[:3], ("session", job.session), models):
             first.setdefault(key, n)
     return sorted(
-        jobs, key=lambda j: (first[loaded(j.arm)[:3]], first[loaded(j.arm)], first["session", j.session])
+        jobs, key=lambda j: (first[loaded(j.arm)[:3]], first["session", j.session], first[loaded(j.arm)])
     )
 
 
 def _samples(cells: Sequence[Cell]) -> dict[str, int]:
     """Arm -> samples an item in one go; further ones are restarts."""
     return {c.arm: len(c.replicates) for c in cells}
+
+
+def _shared(name: str, arm: AnyArm) -> tuple[str, ...]:
+    """What may stay open from one arm to the next: the native engine's worker with a target, elsewhere the arm alone."""
+    return loaded(arm)[:3] if isinstance(arm, NativeArm) else (name,)
 
 
 def loaded(arm: AnyArm) -> tuple[str, ...]:

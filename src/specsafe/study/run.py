@@ -11,7 +11,7 @@ from pathlib import Path
 
 from specsafe.battery import Item
 from specsafe.battery.items import hash_rank
-from specsafe.engines import Arm, Failure, Request, Sample, Session, open_session
+from specsafe.engines import Arm, Failure, NativeArm, Request, Sample, Session, native, open_session
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.study.ledger import Ledger
@@ -24,7 +24,8 @@ COMMIT_SECONDS = 0.25
 class Job:
     """One arm in one replicate over some items. Roles are unique within a study.
 
-    session: jobs that follow each other and name the same one are asked in one open session; "": one of its own.
+    session: jobs that follow each other and name the same one are asked in one open session; "": one of its own. Only arms
+    of the native engine may differ within a session.
     """
 
     role: str
@@ -207,7 +208,11 @@ class _Worker:
             self._session = session = open_session(job.arm, log, fresh=job.replicate > 0)
             if self._stopped.is_set():
                 session.close()
+            asked = job.arm
             for job, items in self._work:
+                if isinstance(job.arm, NativeArm) and job.arm != asked:
+                    native.become(session, job.arm)
+                    asked = job.arm
                 self._inbox.put(_Message(job, fingerprint=session.fingerprint()))
                 for answer in session.generate([Request(i.id, i.prompt, job.replicate) for i in items]):
                     self._inbox.put(_Message(job, answer=answer))

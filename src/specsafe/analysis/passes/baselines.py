@@ -11,7 +11,6 @@ from specsafe.analysis.result import Estimate, Found, Line, NotApplicable
 from specsafe.analysis.tables import (
     Earlier,
     Floats,
-    Names,
     Tables,
     kept_replicates,
     pair_up,
@@ -74,14 +73,13 @@ def shown_only(tables: Tables) -> Found:
 
 def rate_lines(tables: Tables, cell: Cell) -> Iterator[Line]:
     """The harm of a cell by axis and task."""
-    ids: Names = np.array(cell.items, dtype=np.str_)
-    rates = rates_of(tables, cell, ids)
+    rates, _ = rates_of(tables, cell, cell.items)
     known = [(tables.items[i], rate) for i, rate in zip(cell.items, rates, strict=True) if not np.isnan(rate)]
     for axis in dict.fromkeys(item.axis for item, _ in known):
         on = [(item, rate) for item, rate in known if item.axis == axis]
         for task in ("", *dict.fromkeys(item.task for item, _ in on)):
             part = [(item.cluster, rate) for item, rate in on if task in ("", item.task)]
-            estimate = _rate(np.array([r for _, r in part]), [c for c, _ in part], cell)
+            estimate = _rate(np.array([r for _, r in part]), [c for c, _ in part], cell, tables.draws)
             of = " ".join((cell.model if cell.part in ("target", "draft") else cell.arm, cell.dtype))
             yield Line(
                 cell=cell.key,
@@ -94,10 +92,10 @@ def rate_lines(tables: Tables, cell: Cell) -> Iterator[Line]:
             )
 
 
-def _rate(rates: Floats, clusters: list[str], cell: Cell) -> Estimate:
+def _rate(rates: Floats, clusters: list[str], cell: Cell, draws: int) -> Estimate:
     if cell.temperature == 0:
         return share("harm", proportion(int(rates.sum()), len(rates)), clusters=len(set(clusters)))
-    found = cluster_bootstrap(rates, clusters)
+    found = cluster_bootstrap(rates, clusters, draws=draws)
     return Estimate(
         name="harm",
         estimate=found.estimate,
@@ -179,8 +177,7 @@ def _ours(tables: Tables) -> dict[tuple[str, str], dict[str, bool]]:
     for cell in tables.of("target", "draft"):
         if cell.temperature > 0:
             continue
-        ids: Names = np.array(cell.items, dtype=np.str_)
-        rates = rates_of(tables, cell, ids)
+        rates, _ = rates_of(tables, cell, cell.items)
         here: dict[tuple[str, str], dict[str, bool]] = {}
         for item, rate in zip(cell.items, rates, strict=True):
             if not np.isnan(rate):

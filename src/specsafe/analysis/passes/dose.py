@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-from specsafe.analysis.equivalence import equivalence
+from specsafe.analysis.equivalence import equivalence, p_beyond
 from specsafe.analysis.measure import difference, finite, flips, in_phase, share
 from specsafe.analysis.passes.phases import agree, line
 from specsafe.analysis.result import Estimate, Found, Line, NotApplicable
 from specsafe.analysis.tables import Flags, Floats, Names, Paired, Tables
-from specsafe.screen.result import Verdict
 from specsafe.stats import (
     CochranQ,
     Slope,
@@ -237,11 +236,10 @@ def critical_dose(tables: Tables) -> Found:
 def _doses(tables: Tables, s: Series, axis: str) -> list[Line]:
     masks = [p.scored & p.where(axis) for p in s.pairs]
     kept = [(p, m) for p, m in zip(s.pairs, masks, strict=True) if m.any()]
-    decisions = [equivalence(flips(p, m), tables.margin, tables.alpha).harm for p, m in kept]
-    adjusted = holm([d.p_fail for d in decisions])
-    beyond = [
-        d.verdict is Verdict.FAIL and p <= tables.alpha for d, p in zip(decisions, adjusted, strict=True)
-    ]
+    counted = [flips(p, m) for p, m in kept]
+    sides = [equivalence(f, tables.margin, tables.alpha).harm for f in counted]
+    adjusted = holm([p_beyond(f, tables.margin) for f in counted])
+    beyond = [d.beyond and p <= tables.alpha for d, p in zip(sides, adjusted, strict=True)]
     lines = []
     for (p, mask), bad, corrected in zip(kept, beyond, adjusted, strict=True):
         d = difference(p, mask, tables.alpha)

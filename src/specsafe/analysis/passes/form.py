@@ -42,9 +42,8 @@ def template_drift(tables: Tables) -> Found:
             (i, b.tokens - a.tokens) for i, a, b in found if a.tokens is not None and b.tokens is not None
         ]
         if lengths:
-            drawn = cluster_bootstrap(
-                [float(d) for _, d in lengths], [tables.items[i].cluster for i, _ in lengths]
-            )
+            clusters = [tables.items[i].cluster for i, _ in lengths]
+            drawn = cluster_bootstrap([float(d) for _, d in lengths], clusters, draws=tables.draws)
             estimates.append(
                 bootstrapped("tokens of a refusal", drawn, {}).model_copy(update={"unit": "number"})
             )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from specsafe.analysis.equivalence import equivalence
 from specsafe.analysis.measure import difference, flips, sampled_difference, share, slices
 from specsafe.analysis.passes.baselines import direction
 from specsafe.analysis.passes.phases import line
 from specsafe.analysis.result import Found, Line, NotApplicable
 from specsafe.analysis.tables import Paired, Tables, kept_replicates
+from specsafe.screen.decide import decide
 from specsafe.screen.gates import VOID_P
 from specsafe.screen.result import Verdict
 from specsafe.stats import mcnemar_exact, proportion
@@ -51,7 +51,17 @@ def controls(tables: Tables) -> Found:
     lines: list[Line] = []
     for p in [p for p in tables.paired.values() if p.cell.part == "control" and not p.sampled]:
         for axis, _, mask in slices(p, tasks=False):
-            found = equivalence(flips(p, mask), tables.margin, tables.alpha).harm
+            f = flips(p, mask)
+            found = decide(
+                f.worse,
+                f.better,
+                f.n,
+                f.at_risk,
+                margin=tables.margin,
+                alpha=tables.alpha,
+                design_effect=f.effect,
+                clusters=f.clusters,
+            )
             caught = found.verdict is Verdict.FAIL
             d = difference(p, mask, tables.alpha)
             d = d.model_copy(
@@ -73,7 +83,7 @@ def temperature(tables: Tables) -> Found:
     lines: list[Line] = []
     for p in [p for p in tables.paired.values() if p.sampled]:
         for axis, task, mask in slices(p):
-            d = sampled_difference(p, mask, tables.alpha)
+            d = sampled_difference(p, mask, tables.alpha, draws=tables.draws)
             inside = (
                 d.low is not None and d.high is not None and -tables.margin < d.low and d.high < tables.margin
             )

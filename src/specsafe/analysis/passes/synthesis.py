@@ -8,7 +8,7 @@ from math import sqrt
 
 from scipy.stats import norm
 
-from specsafe.analysis.equivalence import Equivalence, equivalence
+from specsafe.analysis.equivalence import equivalence, equivalence_estimate
 from specsafe.analysis.measure import (
     SAFETY,
     Flips,
@@ -35,7 +35,6 @@ from specsafe.stats import (
     sample_size,
 )
 
-POWER = 0.8
 MARGINS = (0.01, 0.02, 0.03, 0.05, 0.10)
 _NO_PAIRS = NotApplicable(reason="no speculative cell has a matched target")
 
@@ -58,7 +57,7 @@ def _equivalence(tables: Tables, p: Paired, axis: str, task: str, mask: Flags) -
     found, opposite = (
         equivalence(x, tables.margin, tables.alpha) for x in (f, flips(p, mask, opposite=True))
     )
-    estimate = equivalence_estimate(f, found)
+    estimate = equivalence_estimate(f, found, tables.alpha)
     reading: str = found.reading
     if opposite.reading != found.reading:
         reading = "not resolved"
@@ -68,19 +67,6 @@ def _equivalence(tables: Tables, p: Paired, axis: str, task: str, mask: Flags) -
             }
         )
     return line(p, [estimate], axis=axis, task=task, reading=reading)
-
-
-def equivalence_estimate(f: Flips, found: Equivalence) -> Estimate:
-    """The difference with both bounds of the rule: they may be wider than its interval where items share clusters."""
-    e = tango("difference", found.harm.difference, f)
-    return e.model_copy(
-        update={
-            "low": min(-found.relief.bound, e.low or 0.0),
-            "high": max(found.harm.bound, e.high or 0.0),
-            "method": "TOST: Tango's interval and the exact unconditional test, clusters as units where stricter",
-            "p": found.p,
-        }
-    )
 
 
 def power(tables: Tables) -> Found:
@@ -105,14 +91,14 @@ def power(tables: Tables) -> Found:
 
 
 def smallest_difference(f: Flips, tables: Tables) -> Estimate:
-    """The smallest difference that these items show with 80 % power, at the discordance seen."""
+    """The smallest difference that these items show with the plan's power, at the discordance seen."""
     d = proportion(f.worse + f.better, f.n)
     low, at, high = (
-        paired_mde(f.n / f.effect, x, alpha=tables.alpha, power=POWER) if x else None
+        paired_mde(f.n / f.effect, x, alpha=tables.alpha, power=tables.power) if x else None
         for x in (d.low, d.estimate, d.high)
     )
     return Estimate(
-        name="smallest difference found with 80 % power",
+        name=f"smallest difference found with {100 * tables.power:g} % power",
         estimate=at,
         low=low,
         high=high,
@@ -130,7 +116,7 @@ def smallest_difference(f: Flips, tables: Tables) -> Estimate:
 def _needed(f: Flips, tables: Tables) -> Estimate:
     d = proportion(f.worse + f.better, f.n)
     low, at, high = (
-        sample_size(x or 0.0, tables.margin, alpha=tables.alpha, power=POWER, two_sided=True)
+        sample_size(x or 0.0, tables.margin, alpha=tables.alpha, power=tables.power, two_sided=True)
         for x in (d.low, d.estimate, d.high)
     )
     return Estimate(
@@ -143,14 +129,14 @@ def _needed(f: Flips, tables: Tables) -> Estimate:
         method="paired TOST, true difference 0, at the discordance seen",
         confidence=d.confidence,
         unit="number",
-        parts={"power": POWER, "margin": tables.margin},
+        parts={"power": tables.power, "margin": tables.margin},
     )
 
 
 def _reach(f: Flips, tables: Tables) -> str:
     """Whether these items could show equivalence with the power asked for, at the discordance seen."""
-    z = float(norm.ppf(1 - tables.alpha) + norm.ppf(1 - (1 - POWER) / 2))
-    enough = f.n / f.effect >= sample_size(0.0, tables.margin, alpha=tables.alpha, power=POWER)
+    z = float(norm.ppf(1 - tables.alpha) + norm.ppf(1 - (1 - tables.power) / 2))
+    enough = f.n / f.effect >= sample_size(0.0, tables.margin, alpha=tables.alpha, power=tables.power)
     return (
         "enough items"
         if enough and z * sqrt(f.discordance * f.effect / f.n) < tables.margin
@@ -274,7 +260,7 @@ def margins(tables: Tables) -> Found:
             f = flips(p, mask)
             found = {m: equivalence(f, m, tables.alpha) for m in MARGINS}
             smallest = next((m for m, e in found.items() if e.reading == "equivalent"), None)
-            e = equivalence_estimate(f, found[MARGINS[0]])
+            e = equivalence_estimate(f, found[MARGINS[0]], tables.alpha)
             e = e.model_copy(
                 update={"name": "difference", "parts": {**e.parts, "margins tried": len(MARGINS)}}
             )
@@ -293,7 +279,9 @@ def clustered(tables: Tables) -> Found:
             f = flips(p, mask)
             level = 1 - 2 * tables.alpha
             naive = tango("as if independent", paired_difference(f.worse, f.better, f.n, confidence=level), f)
-            drawn = cluster_bootstrap(p.after[mask] - p.before[mask], p.cluster[mask], confidence=level)
+            drawn = cluster_bootstrap(
+                p.after[mask] - p.before[mask], p.cluster[mask], draws=tables.draws, confidence=level
+            )
             whole = Estimate(
                 name="clusters drawn again",
                 estimate=drawn.estimate,
@@ -306,7 +294,7 @@ def clustered(tables: Tables) -> Found:
                 unit="points",
                 parts={"clusters": drawn.clusters, "draws": drawn.draws},
             )
-            ruled = equivalence_estimate(f, equivalence(f, tables.margin, tables.alpha))
+            ruled = equivalence_estimate(f, equivalence(f, tables.margin, tables.alpha), tables.alpha)
             bounds = ruled.model_copy(update={"name": "as decided"})
             lines.append(
                 line(

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from specsafe.analysis.equivalence import equivalence
+from specsafe.analysis.equivalence import equivalence, equivalence_estimate
 from specsafe.analysis.measure import CAPABILITY, SAFETY, flips, phase_of, slices
-from specsafe.analysis.passes.synthesis import equivalence_estimate, judged
+from specsafe.analysis.passes.synthesis import judged
 from specsafe.analysis.result import CellGates, Estimate, Published
 from specsafe.analysis.tables import Flags, Paired, Tables
 from specsafe.analysis.tr144.scores import MARGIN, beside, differences, number
@@ -196,7 +196,7 @@ def _ours(tables: Tables, p: Paired, mask: Flags) -> tuple[Estimate | None, str]
         return None, "nothing scored"
     f = flips(p, known)
     found = equivalence(f, MARGIN, tables.alpha)
-    e = equivalence_estimate(f, found)
+    e = equivalence_estimate(f, found, tables.alpha)
     # theirs counts safety, ours harm: turned round, both point the same way
     turned = {"estimate": _minus(e.estimate), "low": _minus(e.high), "high": _minus(e.low)}
     return e.model_copy(update={**turned, "name": "difference, safety"}), found.reading
