@@ -161,7 +161,7 @@ def memory() -> str:
     try:
         url = server.stdout.readline().strip() if server.stdout else ""
         done = subprocess.run(
-            [sys.executable, __file__, "--client", url], capture_output=True, text=True, check=True
+            [sys.executable, __file__, "--client", url], stdout=subprocess.PIPE, text=True, check=True
         )
         return done.stdout.strip()
     finally:
@@ -194,7 +194,10 @@ def hold(count: int) -> None:
             """Says nothing."""
 
         def do_GET(self) -> None:
-            self.answer({"data": [{"id": "held", "owned_by": "vllm"}]} if "models" in self.path else {})
+            found = self.path.endswith("/models")
+            self.answer(
+                {"data": [{"id": "held", "owned_by": "vllm"}]} if found else {}, 200 if found else 404
+            )
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -212,9 +215,9 @@ def hold(count: int) -> None:
             }
             self.answer({"choices": [{**choice, "logprobs": {"content": content}}]})
 
-        def answer(self, value: object) -> None:
+        def answer(self, value: object, status: int = 200) -> None:
             body = json.dumps(value).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -136,6 +136,12 @@ def test_a_server_that_dies_as_it_starts_is_quoted(tmp_path, logged):
     assert not served._RUNNING
 
 
+def test_of_a_log_the_error_is_quoted_and_not_what_was_warned_of_after_it(tmp_path):
+    text = "'ValueError: no room for it\nwarning: 2 leaked objects'"
+    with pytest.raises(UserError, match="last line of its log: ValueError: no room for it"):
+        openai.open_session(arm("--say", text, "--die", "1"), tmp_path / "log")
+
+
 def test_a_program_that_is_not_there_is_named():
     with pytest.raises(UserError, match="cannot start no-such-program: No such file"):
         openai.open_session(parse_arm('kind=openai,serve="no-such-program {port}",dialect=vllm'))

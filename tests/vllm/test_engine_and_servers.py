@@ -134,6 +134,27 @@ def test_a_worker_that_cannot_load_is_quoted(tmp_path):
         open_session(parse_arm(f"{KEYS},context=100000"), tmp_path / "log")
 
 
+def test_typical_acceptance_inside_vllm_is_lossy_to_the_audit(said, tmp_path):
+    """The plugin's rule is in force by its own proof; the target alone would have said none of it to the end."""
+    if not vllm.build_of(PYTHON).plugin:
+        pytest.skip("specsafe's plugin is not installed beside vLLM")
+    arm = parse_arm(f'draft={DRAFT},rule="typical:epsilon=0.09,delta=0.3"', parse_arm(KEYS))
+    with closing(open_session(arm, tmp_path / "log")) as session:
+        found, fingerprint = answers(session), session.fingerprint()
+    assert fingerprint["rule"].startswith("typical:epsilon=0.09,delta=0.3")
+    assert "decided" in fingerprint["rule_proof"]
+    assert not fingerprint["lossless"]
+    rows = [
+        {"prompt": p, "text": s.text, "token_ids": s.token_ids, "finish": s.finish} for p, s in found.items()
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    result = run_audit(path, KEYS, role=None, battery=None, out=tmp_path / "out", calibrate_on=3).result
+    assert (result.exit_code, result.audited) == (3, len(PROMPTS))
+    assert result.larger.k >= len(PROMPTS) - 2
+    assert (result.calibration.forks, result.contradicts_itself) == (0, False)
+
+
 # --- over HTTP --------------------------------------------------------------------------------------------
 
 
@@ -155,11 +176,11 @@ def screened(tmp_path_factory):
 
 
 def test_a_screen_of_two_started_servers_ends_with_a_verdict_and_names_the_rule(screened):
-    """Six items cannot pass: UNMEASURED is the right end."""
+    """Six items cannot pass: UNRESOLVED is the right end."""
     folder, done, document = screened
     result = document["result"]
-    assert done.returncode == document["exit_code"] == 4, done.stderr
-    assert result["verdict"] == "UNMEASURED"
+    assert done.returncode == document["exit_code"] == 5, done.stderr
+    assert result["verdict"] == "UNRESOLVED"
     roles = {a["role"]: a for a in result["arms"]}
     assert {r: a["answered"] for r, a in roles.items()}.items() >= {
         "target": 6,

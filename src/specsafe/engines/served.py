@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import http.client
+import re
 import shlex
 import socket
 import subprocess
@@ -24,6 +25,8 @@ _HOST = "127.0.0.1"
 _KEEPER = Path(__file__).with_name("keeper.py")
 _LOOK = 0.2
 _STOP_SECONDS = 30.0
+_TAIL = 16384  # bytes
+_ERROR = re.compile(r"\b\w*(?:Error|Exception): ")
 _LISTEN = "0A"  # state of a socket in /proc/net/tcp
 _LOCK = threading.Lock()
 _RUNNING: list[Running] = []
@@ -105,14 +108,18 @@ class Running:
             self.log.unlink(missing_ok=True)
 
     def last_line(self) -> str:
-        """Of its log: printable, and cut."""
+        """Of its log the last line that names an error, or the last one: printable, and cut.
+
+        What a server warns of as it ends comes after the reason why it does.
+        """
         if not self.log.exists():
             return "no log"
         with self.log.open("rb") as stream:
-            stream.seek(max(0, self.log.stat().st_size - 4096))
-            lines = stream.read().decode("utf-8", "replace").strip().splitlines()
-        said = next((x for x in reversed(lines) if x.strip()), "empty log")
-        return "".join(c if c.isprintable() else " " for c in said).strip()[:300]
+            stream.seek(max(0, self.log.stat().st_size - _TAIL))
+            said = [x for x in stream.read().decode("utf-8", "replace").splitlines() if x.strip()]
+        errors = [x for x in said if _ERROR.search(x)]
+        line = (errors or said or ["empty log"])[-1]
+        return "".join(c if c.isprintable() else " " for c in line).strip()[:300]
 
     @property
     def _name(self) -> str:
