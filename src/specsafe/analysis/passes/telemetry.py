@@ -257,6 +257,8 @@ def _ratio(x: Told, mask: Flags) -> Estimate:
 def _apart(one: Ratio, other: Ratio, name: str) -> Estimate:
     if None in (one.low, one.high, other.low, other.high):
         return nothing(name, "fewer than two items on a side", n=one.items + other.items, unit="points")
+    if one.low == one.high or other.low == other.high:
+        return nothing(name, "nothing varies on a side", n=one.items + other.items, unit="points")
     a, b = ((r.estimate or 0.0, r.low or 0.0, r.high or 0.0) for r in (one, other))
     estimate, low, high = difference_of(a, b)
     return Estimate(
