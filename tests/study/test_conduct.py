@@ -297,3 +297,23 @@ def test_an_export_without_its_package_says_how_to_get_it(made, monkeypatch):
     with made.open() as ledger, pytest.raises(UserError, match="Parquet needs pyarrow") as error:
         export_parquet(ledger, made.folder / "plain")
     assert "specsafe[parquet]" in error.value.hint
+
+
+def test_commands_of_screens_and_of_studies_tell_each_other_apart(made):
+    from specsafe.cli.report import refuse_unreadable
+    from specsafe.cli.score import score_ledger
+
+    made.run(places=("1",))
+    with made.open() as ledger, pytest.raises(UserError, match="ledger of a study") as error:
+        refuse_unreadable(ledger, made.out / LEDGER)
+    assert "specsafe study report" in error.value.hint
+    score_ledger(made.out, None, lambda ledger, _: protocol_of(ledger))
+    with made.open() as ledger:
+        assert sum(ledger.scorers().values()) > 0
+    other = made.folder / "screen" / LEDGER
+    with (
+        open_ledger(other, {"target": {}}, {}, made.asked.battery, "0"),
+        pytest.raises(UserError, match="no study"),
+        read_ledger(other) as ledger,
+    ):
+        status(ledger)

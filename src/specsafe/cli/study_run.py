@@ -133,9 +133,10 @@ def score(
     scorer: Annotated[str | None, typer.Option(help="Only this scorer, such as refusal.")] = None,
 ) -> None:
     """Score every answer with the scorers of this version; nothing is generated, identical text has one score."""
-    from specsafe.cli import score as scoring
+    from specsafe.cli.score import score_ledger
+    from specsafe.study.reading import protocol_of
 
-    scoring.score(folder, scorer)
+    score_ledger(folder, scorer, lambda ledger, _: protocol_of(ledger))
 
 
 def verify(folder: Folder) -> None:

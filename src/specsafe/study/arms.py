@@ -51,7 +51,7 @@ def _speculation(protocol: Protocol, slot: Slot, kind: str) -> dict[str, Any]:
         return {}
     rule = protocol.rules[slot.rule].keys if slot.rule in protocol.rules else {}
     drafted = {KEYS[kind]["drafted"]: slot.drafted} if slot.drafted else {}
-    return {"draft": _file(protocol, slot.draft, kind), **drafted, **protocol.pairs[slot.pair].keys, **rule}
+    return {"draft": _draft(protocol, slot.draft, kind), **drafted, **protocol.pairs[slot.pair].keys, **rule}
 
 
 def _file(protocol: Protocol, model: str, kind: str) -> str:
@@ -60,6 +60,11 @@ def _file(protocol: Protocol, model: str, kind: str) -> str:
     if known is None:
         return model
     return known.id if kind == "openai" else known.file or known.id
+
+
+def _draft(protocol: Protocol, model: str, kind: str) -> str:
+    known = protocol.models.get(model)
+    return known.draft if known and known.draft and kind != "openai" else _file(protocol, model, kind)
 
 
 def make_arm(protocol: Protocol, slot: Slot, own: Mapping[str, Any] | None = None) -> AnyArm:

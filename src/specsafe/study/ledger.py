@@ -285,7 +285,7 @@ def ledger_path(given: Path) -> Path:
     """A ledger file as it is, a screen's folder as the ledger in it. Raises UserError if there is none."""
     path = given / LEDGER if given.is_dir() else given
     if not path.is_file():
-        raise UserError(f"no ledger at {path}", "name a ledger.sqlite, or the folder of a screen")
+        raise UserError(f"no ledger at {path}", "name a ledger.sqlite, or the folder of a screen or a study")
     return path
 
 
@@ -300,7 +300,9 @@ def read_ledger(path: Path) -> Iterator[Ledger]:
     try:
         known = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'study'").fetchone()
         if not known or not db.execute("SELECT 1 FROM study").fetchone():
-            raise UserError(f"there is no study in {path}", "name a ledger.sqlite, or the folder of a screen")
+            raise UserError(
+                f"there is no study in {path}", "name a ledger.sqlite, or the folder of a screen or a study"
+            )
         yield Ledger(db, None, begin_or_check(db, path, None, {}, None, ""))
     finally:
         db.close()

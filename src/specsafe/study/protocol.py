@@ -29,10 +29,15 @@ class _Frozen(BaseModel):
 
 
 class Model(_Frozen):
-    """A model by its public id. file: what an arm's `model` says where that is another thing. parameters: millions."""
+    """A model by its public id.
+
+    file, draft: what an arm's `model` and `draft` say of it where that is another thing, such as layers:0-19 of the target.
+    parameters: millions.
+    """
 
     id: str
     file: str = ""
+    draft: str = ""
     parameters: float | None = Field(None, gt=0)
 
 
