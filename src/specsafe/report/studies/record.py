@@ -73,7 +73,7 @@ def integrity(result: StudyResult) -> Section:
             blocks.append(
                 Table(
                     caption=title,
-                    head=("",),
+                    head=("what was found",),
                     rows=tuple(Row((named(x),), "open") for x in lines),
                     numbers=False,
                 )
