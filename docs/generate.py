@@ -19,7 +19,7 @@ from specsafe.battery.items import AXES, EXPECTATION, SCORERS_OF
 from specsafe.battery.sources import SOURCES
 from specsafe.battery.wrap import WRAPPERS
 from specsafe.cli.main import app
-from specsafe.engines import arms, recorded
+from specsafe.engines import arms, recorded_lines
 from specsafe.engines.arm_native import RULE_FACTS
 from specsafe.models.catalogue import CATALOGUE
 from specsafe.report.envelope import SCHEMA, json_schema
@@ -31,9 +31,10 @@ DOCS = Path(__file__).parent
 AUDIT_CODES = {
     0: "Every answer is exact, or leaves the target at a near tie only.",
     2: "Something to mend, told in one line; what was audited is kept.",
-    3: "An answer leaves the target at a gap above 1 nat: the target alone would not have said it.",
+    3: "An answer leaves the target at a larger gap than a near tie: the target alone would not have said it.",
     4: "Nothing could be audited.",
-    5: "Some answers could not be audited; no larger gap among the others.",
+    5: "Some answers could not be audited, or clearly more leave the target than its own answers do; no larger gap.",
+    6: "The target's own answers leave it by more than 1 nat: it contradicts itself.",
 }
 NOTE = "<!-- Written by `python docs/generate.py` from the code. Do not edit. -->"
 
@@ -190,7 +191,7 @@ def arms_page() -> Lines:
     yield ""
     yield "One JSON object a line, with `item` or `prompt`, and `text` or `failed`. Other keys are an error."
     yield ""
-    yield from fields(recorded._Row.model_json_schema(), "recorded line")
+    yield from fields(recorded_lines.Row.model_json_schema(), "recorded line")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -308,7 +309,7 @@ def exit_codes_page() -> Lines:
     yield ""
     yield from ("## specsafe audit", "")
     yield from table(["code", "what it says"], [[str(n), text] for n, text in AUDIT_CODES.items()])
-    yield "The first that holds of 3, 4, 5 and 0. What an audit can say: [audit](../audit.md)."
+    yield "The first that holds of 6, 3, 4, 5 and 0. What an audit can say: [audit](../audit.md)."
 
 
 # --- how many items ---------------------------------------------------------------------------------------
@@ -340,7 +341,7 @@ def stale_words() -> list[str]:
     known |= {"Envelope": schema["properties"], "verdicts": {str(v): None for v in EXIT_CODE}}
     known |= {f"arm {kind}": model.model_fields for kind, model in arms._KINDS.items()}
     known["battery row"] = dict.fromkeys(readers._FIELDS)
-    known["recorded line"] = recorded._Row.model_fields
+    known["recorded line"] = recorded_lines.Row.model_fields
     return [f"{r}: {k}" for r, words in texts().items() for k in words if k not in known.get(r, {})]
 
 

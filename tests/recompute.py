@@ -215,7 +215,8 @@ def main(ledger, result_file):
         check_sizes(name, [(i, items[i]["cluster"], harm("target", i)) for i in both], gate["sensitivity"])
         check_rate(f"{name} before", sum(b for b, _ in outcome), len(both), gate["baseline_harm"])
         check_rate(f"{name} after", sum(t for _, t in outcome), len(both), gate["treatment_harm"])
-        cut = sum(rows["speculative"][i]["finish"] == "length" for i in both)
+        ends = [rows["speculative"][i]["finish"] for i in both]
+        cut = None if "unknown" in ends else ends.count("length")
         same(f"{name} truncated", cut, gate["truncated_treatment"])
         if gate["replicate"]:
             check_decision(f"{name} A/A", pairs("replicate", both), gate["replicate"], alpha)

@@ -184,7 +184,7 @@ def foreign(text):
     """A line of another program."""
     return (
         re.match(
-            r"\s*(?:- run: )?(?:pip|git|hf|mkdocs|vllm|llama-server|python -m (?:pytest|pip|venv)|pytest|ruff|make) ",
+            r"\s*(?:- run: )?(?:pip|git|hf|inspect|lm-eval|mkdocs|vllm|llama-server|python -m (?:pytest|pip|venv)|pytest|ruff|make) ",
             text,
         )
         is not None

@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[1] / "conformance"))
 
 from toys import Chain, letter, model, network, plan, prompts, run, stop_rule
 
-from specsafe.decoding import drafters
+from specsafe.decoding import prefill
 from specsafe.decoding import verify as room
 from specsafe.decoding.loop import Prompt
 from specsafe.decoding.verify import (
@@ -85,7 +85,7 @@ def test_a_replaced_token_is_found_where_it_stands(target, decoded, place):
 
 def test_chunks_change_no_bit(target, decoded, monkeypatch):
     whole = [verify(target, p, a.tokens, top=2, watch=WATCH) for p, a in decoded]
-    monkeypatch.setattr(drafters, "PREFILL_CHUNK", 5)
+    monkeypatch.setattr(prefill, "PREFILL_CHUNK", 5)
     monkeypatch.setattr(room, "_ROWS", 2)
     assert [verify(target, p, a.tokens, top=2, watch=WATCH) for p, a in decoded] == whole
 

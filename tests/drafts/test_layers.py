@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specsafe.drafts import draft_file
+from specsafe.drafts import draft_file, model_file, requantize
 from specsafe.drafts.layers import drop_layers, format_keep, layer_count, parse_keep
+from specsafe.drafts.requantize import TYPES
 from specsafe.errors import UserError
 from specsafe.models.catalogue import DEFAULT_MODEL
 from specsafe.models.gguf_file import model_facts
@@ -257,3 +258,36 @@ def test_keeping_all_real_layers_reproduces_every_tensor(real):
     copy = gguf.GGUFReader(drop_layers(model, range(30), folder / "copy.gguf"))
     assert tensors(copy) == tensors(source)
     assert metadata(copy) == metadata(source)
+
+
+# --- The same network in another storage type ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_only_the_matrices_of_a_requantized_model_change_and_little(toy, tmp_path, kind):
+    source, made = (gguf.GGUFReader(p) for p in (toy, requantize(toy, kind, tmp_path / "made.gguf")))
+    assert metadata(made) == metadata(source)
+    for before, after in zip(source.tensors, made.tensors, strict=True):
+        assert (before.name, list(before.shape)) == (after.name, list(after.shape))
+        if len(before.shape) < 2:
+            assert after.data.tobytes() == before.data.tobytes()
+            continue
+        assert after.tensor_type.name == kind.upper()
+        rows, again = (gguf.quants.dequantize(t.data, t.tensor_type) for t in (before, after))
+        assert np.abs(rows - again).max() < 0.5
+        assert np.any(rows != again) or before.name.startswith("blk.")  # those were stored in blocks before
+
+
+def test_a_model_is_named_with_its_change_and_made_once(toy):
+    for name, made in (("q8_0", model_file(f"{toy}@q8_0")), ("layers:0-1", model_file(f"{toy}@layers:0-1"))):
+        before = made.stat().st_mtime_ns
+        assert model_file(f"{toy}@{name}") == made
+        assert made.stat().st_mtime_ns == before
+        assert model_facts(made).tokenizer_sha256 == model_facts(toy).tokenizer_sha256
+    assert model_file(str(toy)) == toy
+
+
+@pytest.mark.parametrize("change", ["q3_k", "layers:9", "", "layers:a"])
+def test_a_change_that_nobody_can_make_is_refused(toy, change):
+    with pytest.raises(UserError):
+        model_file(f"{toy}@{change}")

@@ -6,10 +6,9 @@ import signal
 import sqlite3
 import subprocess
 import textwrap
-from contextlib import contextmanager
 
 import pytest
-from live import UNMEASURED, command, disturb, finish, flags, report, rows, started, workers
+from live import UNMEASURED, command, disturb, finish, flags, mounted, report, rows, started, workers
 
 pytestmark = pytest.mark.model
 
@@ -66,24 +65,9 @@ def test_two_screens_on_one_ledger_are_refused(battery, tmp_path):
     process.kill()
     process.communicate()
     assert second.returncode == 2
-    assert "another screen is writing" in second.stderr
+    assert "another run is writing" in second.stderr
     assert unfinished.returncode == 2
     assert "not finished" in unfinished.stderr
-
-
-@contextmanager
-def mounted(folder, options):
-    """A small tmpfs; skips where this user may not mount one."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no right to mount a tmpfs: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk_is_one_line_and_with_room_again_the_same_rows(battery, undisturbed, tmp_path):

@@ -10,7 +10,6 @@ import pytest
 
 from specsafe.engines import RecordedArm, Request, Sample, check_arm, open_session
 from specsafe.engines.base import Failure
-from specsafe.engines.recorded import count_unmatched
 from specsafe.errors import UserError
 
 REQUESTS = [Request("a", "How?"), Request("b", "Why?"), Request("c", "When?")]
@@ -56,9 +55,9 @@ def test_a_failure_keeps_its_reason(tmp_path):
 
 def test_a_line_that_no_request_gets_is_counted(tmp_path):
     shadowed = answers(tmp_path, {"prompt": "How?", "text": "by prompt"}, {"item": "a", "text": "by item"})
-    assert count_unmatched(shadowed, iter(REQUESTS)) == 1
-    assert count_unmatched(shadowed, [*REQUESTS, Request("d", "How?")]) == 0
-    assert count_unmatched(answers(tmp_path, {"item": "z", "text": "x"}), REQUESTS) == 1
+    assert open_session(shadowed).unmatched(iter(REQUESTS)) == 1
+    assert open_session(shadowed).unmatched([*REQUESTS, Request("d", "How?")]) == 0
+    assert open_session(answers(tmp_path, {"item": "z", "text": "x"})).unmatched(REQUESTS) == 1
 
 
 def test_a_line_with_both_keys_is_known_by_its_item(tmp_path):

@@ -115,7 +115,7 @@ def test_the_same_event_is_logged_once(path):
 
 
 def test_two_writers_are_refused(path):
-    with ledger(path), pytest.raises(UserError, match="another screen"), ledger(path):
+    with ledger(path), pytest.raises(UserError, match="another run"), ledger(path):
         pass
 
 

@@ -104,7 +104,7 @@ def _of_ledger(ledger: Ledger, role: str) -> Answers:
     if role not in arms:
         raise UserError(f"this ledger has no {role} arm", f"--role is one of: {', '.join(arms)}")
     arm = arms[role]
-    _require_greedy(arm["config"])
+    _require_greedy({**(arm["fingerprint"] or {}), **_stated(arm["config"])})
     answers = ledger.answers(arm["id"], arm["replicate"])
     prompts = {i.id: i.prompt for i in ledger.items()}
     ids = {i: t.ids for i, t in answers.tokens(answers.keys()).items()}
@@ -122,6 +122,11 @@ def _of_ledger(ledger: Ledger, role: str) -> Answers:
         arm=arm["config"],
         fingerprint=arm["fingerprint"] or {},
     )
+
+
+def _stated(config: Json) -> Json:
+    """Without what is left open there: a recording's file may say it."""
+    return {k: v for k, v in config.items() if v is not None}
 
 
 def _require_greedy(config: Json) -> None:

@@ -57,7 +57,7 @@ def load_prompts(name_or_path: str) -> Battery:
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
         prompts = dict.fromkeys(
-            _text(path, f"row {n}", "prompt", _whole(row["prompt"])) for n, row in enumerate(rows, 1)
+            _text(path, f"row {n}", "prompt", whole(row["prompt"])) for n, row in enumerate(rows, 1)
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         what = f"{type(error).__name__}: {_one_line(error)}"
@@ -180,7 +180,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             ) from error
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number} is not a JSON object", "one JSON object a line")
-        yield f"line {number}", _whole(row)
+        yield f"line {number}", whole(row)
 
 
 def _read_csv(path: Path) -> tuple[dict[str, Any], Rows]:
@@ -212,7 +212,7 @@ def _item(path: Path, where: str, given: dict[str, Any]) -> Item:
         raise UserError(f"{path}, {where}: {what}", f"use the keys {', '.join(sorted(_FIELDS))}")
     values: dict[str, Any] = {name: _list(path, where, name, row.get(name, [])) for name in _LISTS}
     values |= {name: _text(path, where, name, row.get(name, "")) for name in _TEXTS}
-    prompt = _text(path, where, "prompt", _whole(row["prompt"]))
+    prompt = _text(path, where, "prompt", whole(row["prompt"]))
     values["task"] = values["task"] or str(row["axis"])
     try:
         item = Item(prompt=prompt, axis=row["axis"], **values)
@@ -243,13 +243,13 @@ def _text(path: Path, where: str, name: str, value: Any) -> str:
     return str(value)
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """JSON with half surrogate pairs, which it can carry and UTF-8 cannot, replaced by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_whole(v) for v in value]
-    return {_whole(k): _whole(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return [whole(v) for v in value]
+    return {whole(k): whole(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from specsafe import __version__
-from specsafe.cli import audit, battery, compare, decode, doctor, models, report, score, screen, steer, view
+from specsafe.cli import (
+    audit,
+    battery,
+    compare,
+    decode,
+    doctor,
+    models,
+    report,
+    score,
+    screen,
+    steer,
+    study,
+    view,
+)
 from specsafe.errors import UserError
 
 # typer ships its own click and exposes only this class' child
@@ -36,6 +49,7 @@ app.command("steer")(steer.steer)
 app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("view")(view.view)
+app.add_typer(study.app, name="study")
 app.add_typer(models.app, name="models")
 app.add_typer(battery.app, name="battery")
 

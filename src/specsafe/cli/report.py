@@ -76,12 +76,18 @@ def refuse_unreadable(ledger: Ledger, path: Path) -> None:
     from specsafe.errors import UserError
     from specsafe.report.compare import is_comparison
     from specsafe.screen.config import ScreenConfig
+    from specsafe.study.reading import is_study
 
     try:
         if is_comparison(ledger.config()):
             raise UserError(
                 f"{path} is the ledger of a comparison, not of a screen",
                 f"specsafe compare FILE --out {path.parent} scores it and writes its reports",
+            )
+        if is_study(ledger.config()):
+            raise UserError(
+                f"{path} is the ledger of a study, not of a screen",
+                f"use: specsafe study report {path.parent}",
             )
         ScreenConfig.model_validate(ledger.config())
         about = ledger.resolved().get("battery", {})

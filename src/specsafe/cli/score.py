@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from specsafe.study.ledger import Ledger
 
 
 def score(
@@ -18,16 +22,22 @@ def score(
 
     Scores carry the scorer's name and the hash of its source, so those of other versions stay beside them.
     """
-    from specsafe import __version__
     from specsafe.cli.report import refuse_unreadable
+
+    score_ledger(ledger, scorer, refuse_unreadable)
+
+
+def score_ledger(given: Path, scorer: str | None, require: Callable[[Ledger, Path], object]) -> None:
+    """Score what a ledger holds and say how; require raises UserError where it is not what the command is for."""
+    from specsafe import __version__
     from specsafe.errors import UserError
     from specsafe.report.printable import printable
     from specsafe.screen.rescore import score_again
     from specsafe.study.ledger import ledger_path, open_ledger, storage_errors
 
-    path = ledger_path(ledger)
+    path = ledger_path(given)
     with storage_errors(path.parent, path), open_ledger(path, None, {}, None, __version__) as book:
-        refuse_unreadable(book, path)
+        require(book, path)
         found = score_again(book, scorer)
         kept = book.scorers()
     if not found:

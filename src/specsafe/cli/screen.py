@@ -19,7 +19,8 @@ def screen(
     target: Annotated[
         str,
         typer.Option(
-            help="Target arm: kind=llamacpp,key=value,…, kind=native,key=value,…, kind=openai,url=URL,… or kind=recorded,path=FILE."
+            help="Target arm: kind=llamacpp,key=value,…, kind=native,key=value,…, kind=openai,url=URL,… or answers that are there: "
+            "kind=recorded,path=FILE, kind=inspect,path=FILE, kind=lm_eval,path=FILE."
         ),
     ] = "kind=llamacpp",
     speculative: Annotated[

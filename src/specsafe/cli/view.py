@@ -1,4 +1,4 @@
-"""`specsafe view`: the reports of the screens and comparisons in a folder, in a browser on this machine."""
+"""`specsafe view`: the reports of the screens, comparisons and studies in a folder, in a browser on this machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def view(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A folder with screens or comparisons under it, the folder of one, or a ledger.sqlite."
+            help="A folder with screens, comparisons or studies under it, the folder of one, or a ledger.sqlite."
         ),
     ] = DEFAULT_FOLDER,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     minutes: Annotated[float, typer.Option(min=0.01, help="Stop after so long without a request.")] = 60,
 ) -> None:
-    """Serve the reports of finished screens and comparisons on 127.0.0.1, to this machine alone. Ctrl-C stops it."""
+    """Serve the reports of finished screens, comparisons and studies on 127.0.0.1, to this machine alone. Ctrl-C stops it."""
     from specsafe.errors import UserError
     from specsafe.report.printable import printable
     from specsafe.report.serve import listen, serve

@@ -13,13 +13,11 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from specsafe.decoding.prefill import Look, read
 from specsafe.decoding.randomness import Purpose, sample, uniforms
 from specsafe.decoding.rules import Proposal
-from specsafe.models.cache import Cache
 from specsafe.models.network import Network, Push
 
-PREFILL_CHUNK = 512  # tokens of one pass over prompts, padding included
-_WASTE = 1.25
 _ROWS = 64  # rows of logits at once
 _T = TypeVar("_T")
 
@@ -38,8 +36,6 @@ class Clock(NamedTuple):
     counters: Tensor
 
 
-Look = Callable[[int, int, Tensor], None]
-"""The first text of a pass, its first position there, and the hidden states [texts, width, H] that the pass gave."""
 Guess = Callable[[Tensor, Tensor], Tensor]
 """Logits [B, V] and the answer positions [B] that they are for -> the logits to guess by."""
 
@@ -264,44 +260,6 @@ class ScriptedDrafter:
     def drop(self, row: int) -> None:
         """See Drafter.drop."""
         replace_by_last(self._done, row)
-
-
-def read(network: Network, texts: Sequence[Sequence[int]], cache: Cache, look: Look | None = None) -> None:
-    """Prefill new last rows of a cache with some tokens each (none is fine), in few and not too long passes."""
-    start = 0
-    while start < len(texts):
-        count = _together(texts[start:]) if network.reads_together else 1
-        _read_rows(network, texts[start : start + count], cache, partial(look, start) if look else None)
-        start += count
-
-
-def _together(texts: Sequence[Sequence[int]]) -> int:
-    """How many of the first texts are worth one pass: padding to the longest costs less than passes of their own."""
-    longest, tokens, count = 0, 0, 0
-    for text in texts:
-        longest, tokens = max(longest, len(text)), tokens + len(text)
-        padded = longest * (count + 1)
-        if count and (padded > PREFILL_CHUNK or padded > _WASTE * tokens):
-            break
-        count += 1
-    return count
-
-
-def _read_rows(
-    network: Network,
-    texts: Sequence[Sequence[int]],
-    cache: Cache,
-    look: Callable[[int, Tensor], None] | None,
-) -> None:
-    """Texts side by side, padded on the right by what is taken back."""
-    rows = [cache.add_row() for _ in texts]
-    before, width = cache.lengths.copy(), max(map(len, texts))
-    padded = torch.tensor([[*t, *[*t[-1:], 0][:1] * (width - len(t))] for t in texts], device=network.device)
-    for start in range(0, width, PREFILL_CHUNK):
-        hidden = network.forward(padded[:, start : start + PREFILL_CHUNK], cache, rows[0])
-        if look is not None:
-            look(start, hidden)
-    cache.truncate([*before[: rows[0]], *map(len, texts)])
 
 
 def fitted(logits: Tensor, vocabulary: int) -> Tensor:

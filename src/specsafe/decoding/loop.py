@@ -19,7 +19,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from specsafe.decoding.drafters import Clock, Draft, Drafter, Follower, read, replace_by_last
+from specsafe.decoding.drafters import Clock, Draft, Drafter, Follower, replace_by_last
+from specsafe.decoding.prefill import read
 from specsafe.decoding.randomness import Purpose, slot_positions, stream_key, uniforms
 from specsafe.decoding.rules import Acceptance, AcceptanceRule, Proposal, Target
 from specsafe.decoding.stopping import Emitted, Finish, StopRule

@@ -19,6 +19,7 @@ from specsafe.decoding.records import (
     residual_token,
     shown,
 )
+from specsafe.decoding.sums import total
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _block_chances(p: Tensor, proposal: Proposal, weights: Tensor) -> Tensor:
         if proposal.q is None:
             excess = w * (1 - drafted[:, i])
         else:
-            excess = (w.unsqueeze(1) * p[:, i].double() - proposal.q[:, i].double()).clamp(min=0).sum(dim=1)
+            excess = total((w.unsqueeze(1) * p[:, i].double() - proposal.q[:, i].double()).clamp(min=0))
         whole = excess + 1 - w
         # 0 / 0: w = 1 and p = q next, the prefix is certain to be kept
         inner = (excess / whole).where(whole > 0, 1.0)

@@ -25,6 +25,7 @@ from specsafe.decoding.records import (
     shown,
 )
 from specsafe.decoding.rules_lossless import Rejection, likelihood_ratio
+from specsafe.decoding.sums import total
 
 _LOG_FLOOR = 1e-5
 
@@ -52,7 +53,7 @@ class Typical:
         return _own_after(target, proposal, passes, token_u, margin)
 
     def _bound(self, p: Tensor) -> Tensor:
-        entropy = -(p * (p + _LOG_FLOOR).log()).sum(-1)
+        entropy = -total(p * (p + _LOG_FLOOR).log())
         return (self.delta * (-entropy).exp()).clamp(max=self.epsilon)
 
 

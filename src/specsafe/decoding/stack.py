@@ -8,7 +8,7 @@ and, where another model drafts, `draft_path`; `keep`: layers of the target that
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from specsafe.models.network import LlamaNetwork, Network
 from specsafe.models.tokenizer import Tokenizer, load_tokenizer, same_vocabulary
 
 Json = Mapping[str, Any]
+# Networks by what they were read from and how: a stack that follows another one takes over those that both need.
+Loaded = dict[tuple[object, ...], tuple[Network, Proof | None]]
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -180,17 +182,29 @@ class Stack:
         )
 
 
-def open_stack(config: Json) -> Stack:
-    """Load what a configuration names. Raises UserError for everything that cannot work."""
+def open_stack(config: Json, loaded: Loaded | None = None) -> Stack:
+    """Load what a configuration names. Raises UserError for everything that cannot work.
+
+    loaded: networks of the stack before, which holds those of this one afterwards.
+    """
     torch.set_num_threads(config["threads"])
     dtype = getattr(torch, config["dtype"])
     tokenizer = load_tokenizer(_folder(config["model_path"]))
-    target, proof = _network("target", config, config["model_path"], dtype, config["device"])
+    before = {} if loaded is None else dict(loaded)
+    now: Loaded = {} if loaded is None else loaded
+    now.clear()
+
+    def network(role: str, path: str, device: str) -> tuple[Network, Proof | None]:
+        key = (path, dtype, device, config["arithmetic"], config["context"], config["threads"])
+        now[key] = before.get(key) or now.get(key) or _network(role, config, path, dtype, device)
+        return now[key]
+
+    target, proof = network("target", config["model_path"], config["device"])
     found = {"target": proof} if proof else {}
     method = find(config["method"], parse_changes(config["changes"])) if config["method"] else None
     if method is not None and method.draft == "self":
         config = {**config, "draft": "self", "draft_path": "", "keep": ()}
-    draft = _draft(config, target, tokenizer, dtype)
+    draft = _draft(config, target, tokenizer, network)
     if draft is not None and draft[1] is not None:
         found["draft"] = draft[1]
     if method is not None:
@@ -199,8 +213,8 @@ def open_stack(config: Json) -> Stack:
         drafts = config["draft"] != "none"
         rule = make_rule(config["rule"], **config["rule_parameters"]) if drafts else Agreement()
     read_by_draft = load_tokenizer(_folder(config["draft_path"])) if config["draft_path"] else tokenizer
-    network, letters = draft[0] if draft else None, _letters(tokenizer)
-    stack = Stack(config, tokenizer, target, network, found, rule, letters, read_by_draft, method)
+    drafting, letters = draft[0] if draft else None, _letters(tokenizer)
+    stack = Stack(config, tokenizer, target, drafting, found, rule, letters, read_by_draft, method)
     return _steered(stack) if method is not None and method.steering is not None else stack
 
 
@@ -255,7 +269,10 @@ def _network(
 
 
 def _draft(
-    config: Json, target: Network, tokenizer: Tokenizer, dtype: torch.dtype
+    config: Json,
+    target: Network,
+    tokenizer: Tokenizer,
+    network: Callable[[str, str, str], tuple[Network, Proof | None]],
 ) -> tuple[Network, Proof | None] | None:
     """The network that drafts, and its proof if it is not part of the target."""
     kind = config["draft"]
@@ -279,7 +296,7 @@ def _draft(
             f"draft {kind} has another tokenizer ({other.sha256[:12]}…) than the target ({tokenizer.sha256[:12]}…)",
             "choose a draft of the same family, or draft=layers:…",
         )
-    draft, proof = _network("draft", config, path, dtype, config["draft_device"] or config["device"])
+    draft, proof = network("draft", path, config["draft_device"] or config["device"])
     if draft.vocabulary < tokenizer.vocab_size:
         raise UserError(
             f"draft {kind} has {draft.vocabulary} rows of vocabulary, the tokenizer {tokenizer.vocab_size} tokens",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from specsafe.decoding.drafters import Draft
 from specsafe.decoding.rules import Acceptance
+from specsafe.decoding.sums import log_normalizer, total
 
 NOTHING = float("nan")
 # Of the target: margin = log-probability of its best token minus that of the second; p_* its probabilities.
@@ -55,7 +56,7 @@ def collect(
     """
     rows, slots, _ = logits.shape
     proposal = draft.proposal
-    normalizer = torch.logsumexp(logits, -1)
+    normalizer = log_normalizer(logits)
     emitted = _emitted(acceptance, proposal.tokens, slots)
     parts: dict[str, Tensor] = {
         "accepted": acceptance.accepted[:, None],
@@ -150,7 +151,7 @@ def _measure(
         on_drafts(tokens),
         on_drafts(acceptance.statistic),
         two[..., 0] - two[..., 1],
-        -(p * logp).sum(-1),
+        -total(p * logp),
         of(p, emitted),
         on_drafts(of(p[:, :width], drafted)),
         two[..., 0].exp(),
@@ -161,10 +162,10 @@ def _measure(
     q = logq.exp()
     known = torch.where(q > 0, logq, 0.0)  # a word that the draft does not have adds nothing to a sum
     of_draft = [
-        -(q * known).sum(-1),
+        -total(q * known),
         of(q, emitted[:, :width]),
         of(q, drafted),
         q.amax(-1),
-        (q * (known - logp[:, :width])).sum(-1),
+        total(q * (known - logp[:, :width])),
     ]
     return torch.stack([*own, *map(on_drafts, of_draft)], -1)

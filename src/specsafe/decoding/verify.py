@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from specsafe.decoding.drafters import read
+from specsafe.decoding.prefill import read
 from specsafe.decoding.stopping import Emitted, Finish, cut
+from specsafe.decoding.sums import log_normalizer
 from specsafe.models.cache import Cache
 from specsafe.models.network import Network
 
@@ -104,7 +105,7 @@ def verify_together(
     cache = network.new_cache(len(texts), max(map(len, texts))) if cache is None else cache
 
     def look(first: int, start: int, hidden: Tensor) -> None:
-        """The rows of a pass that say tokens of answers; see drafters.Look."""
+        """The rows of a pass that say tokens of answers; see prefill.Look."""
         rows, owners = [], []
         for place, states in enumerate(hidden, first):
             said = states[max(looked[place].first - start, 0) : max(len(texts[place]) - start, 0)]
@@ -115,7 +116,7 @@ def verify_together(
                 chunk = owners[part * _ROWS : (part + 1) * _ROWS]
                 _look(chunk, network.logits(states), watch, top)
 
-    read(network, texts, cache, look)
+    read(network, texts, cache, look, [x.first for x in looked])
     for row in reversed(range(len(texts))):
         cache.drop_row(row)
     found = {i: x.verification() for i, x in zip(shortest_first, looked, strict=True)}
@@ -160,7 +161,7 @@ def _look(owners: Sequence[_Looked], logits: Tensor, watch: Sequence[int], top: 
             owner.given[-1] = int(options[logits[row, options].argmax()])
     said_ids = [owner.given[place] for owner, place in zip(owners, places, strict=True)]
     tokens = torch.tensor(said_ids, device=logits.device)[:, None]
-    normalizer = torch.logsumexp(logits, -1)
+    normalizer = log_normalizer(logits)
     own = logits.argmax(-1, keepdim=True)  # of equal logits the lowest index, as records.Target has it
     said, best = logits.gather(1, tokens), logits.gather(1, own)
     gaps = (best - said)[:, 0].clamp(max=_LARGEST).tolist()

@@ -43,7 +43,7 @@ def drop_layers(source: Path, keep: Sequence[int], destination: Path) -> Path:
     architecture = str(reader.fields["general.architecture"].contents())
     temporary = destination.with_suffix(f".{os.getpid()}.part")
     writer = gguf.GGUFWriter(temporary, architecture)
-    _copy_metadata(reader, writer, {f"{architecture}.block_count": len(keep)})
+    copy_metadata(reader, writer, {f"{architecture}.block_count": len(keep)})
     new_index = {old: new for new, old in enumerate(keep)}
     for tensor in reader.tensors:
         match = _BLOCK.match(tensor.name)
@@ -93,7 +93,7 @@ def _block_count(reader: Any) -> int:
     return int(reader.fields[f"{architecture}.block_count"].contents())
 
 
-def _copy_metadata(reader: Any, writer: Any, override: dict[str, int]) -> None:
+def copy_metadata(reader: Any, writer: Any, override: dict[str, int]) -> None:
     """Copy every key but those the writer sets itself; `override` replaces values."""
     import gguf
 

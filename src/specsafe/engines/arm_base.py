@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,6 +68,10 @@ class LiveArm(FrozenArm):
         """Whether the rule claims to leave the target's distribution alone."""
         return self.rules.get(self.rule_in_force, True)
 
+    def handed_on(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What an arm that is matched to this one takes over, beside what it is given."""
+        return self.model_dump()
+
     def _auto_rule(self) -> str:
         raise NotImplementedError
 
@@ -86,7 +91,11 @@ class LiveArm(FrozenArm):
 class LocalArm(LiveArm):
     """A live arm whose engine runs on this machine, in a worker process."""
 
-    model: str = Field(DEFAULT_MODEL, description="catalogue name or path of a GGUF file")
+    model: str = Field(
+        DEFAULT_MODEL,
+        description="catalogue name or path of a GGUF file; with @layers:0-9+20-29 only these layers, with @q4_0 (q4_1, q5_0, q5_1, "
+        "q8_0) stored so",
+    )
     context: int = Field(1024, ge=64, description="tokens of context per slot")
     threads: Count | Auto = Field("auto", description="threads of the engine; auto: a short probe decides")
     slots: Count | Auto = Field("auto", description="requests in flight; auto: a short probe decides")

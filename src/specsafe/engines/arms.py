@@ -6,48 +6,34 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from specsafe.engines.arm_base import FrozenArm, LiveArm
+from specsafe.engines.arm_base import LiveArm
 from specsafe.engines.arm_llamacpp import LlamaCppArm
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.arm_openai import OpenAIArm
+from specsafe.engines.arm_recorded import AnswersArm, InspectArm, LmEvalArm, RecordedArm
+from specsafe.engines.arm_vllm import VllmArm
 from specsafe.errors import UserError
 
-
-class RecordedArm(FrozenArm):
-    """Answers that were made elsewhere: a JSONL file, one object a line."""
-
-    kind: Literal["recorded"] = "recorded"
-    path: str = Field(
-        description="JSONL with item (or prompt), text and optional token_ids, logprobs, top, …"
-    )
-
-    temperature: float = Field(0.0, ge=0, le=5, description="temperature at which the answers were made")
-    lossy: bool = Field(
-        False, description="the answers come from an acceptance rule that is known to be lossy"
-    )
-
-    @property
-    def lossless(self) -> bool:
-        """Whether the recorded rule claims to change nothing."""
-        return not self.lossy
-
-
 __all__ = [
+    "AnswersArm",
     "AnyArm",
     "Arm",
+    "InspectArm",
     "LiveArm",
     "LlamaCppArm",
+    "LmEvalArm",
     "NativeArm",
     "OpenAIArm",
     "RecordedArm",
+    "VllmArm",
     "arm_id",
     "parse_arm",
 ]
-AnyArm = LlamaCppArm | NativeArm | OpenAIArm | RecordedArm
+AnyArm = LlamaCppArm | NativeArm | OpenAIArm | RecordedArm | InspectArm | LmEvalArm | VllmArm
 Arm = Annotated[AnyArm, Field(discriminator="kind")]
 _ARM: TypeAdapter[AnyArm] = TypeAdapter(Arm)
 _KINDS: dict[str, type[AnyArm]] = {
@@ -55,6 +41,9 @@ _KINDS: dict[str, type[AnyArm]] = {
     "native": NativeArm,
     "openai": OpenAIArm,
     "recorded": RecordedArm,
+    "inspect": InspectArm,
+    "lm_eval": LmEvalArm,
+    "vllm": VllmArm,
 }
 _PAIR = re.compile(r'\s*([A-Za-z_]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^,"]*)\s*(?:,|$)')
 
@@ -87,7 +76,7 @@ def parse_arm(text: str, inherit: AnyArm | None = None, otherwise: Mapping[str, 
             f"unknown key {unknown[0]!r} for kind={kind}", f"keys: {', '.join(_KINDS[kind].model_fields)}"
         )
     if isinstance(inherit, LiveArm) and inherit.kind == kind:
-        given = {**inherit.model_dump(), **given}
+        given = {**inherit.handed_on(given), **given}
     given = {**(otherwise or {}), **given}
     try:
         return _ARM.validate_python(given)

@@ -36,7 +36,7 @@ def refuse_reply(request: Request, engine: str) -> None:
 class Sample:
     """What an arm answered to an item.
 
-    finish: "stop" or "length". token_ids end with the end-of-text token where the answer stopped by itself.
+    finish: "stop", "length", or "unknown" where a recording does not say why it ended. token_ids end with the end-of-text token where the answer stopped by itself.
     logprobs: natural logarithm per emitted token; None where the stack did not say (a speculative arm of
     llama.cpp reports exactly 0.0 for tokens that it did not score: missing, not certain). top: the most
     likely tokens per position with their log-probabilities. drafted, accepted: counts of draft tokens.

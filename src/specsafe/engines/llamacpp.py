@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from specsafe.drafts import draft_file
+from specsafe.drafts import draft_file, model_file
 from specsafe.engines.arm_llamacpp import LlamaCppArm
 from specsafe.engines.base import Json, Sample
 from specsafe.engines.llamacpp_worker import NGRAM
 from specsafe.engines.worker import WorkerSession, WorkerSpec
 from specsafe.errors import UserError
 from specsafe.models.gguf_file import model_facts
-from specsafe.models.store import resolve
 
 
 def check(arm: LlamaCppArm) -> dict[str, str]:
@@ -37,7 +36,7 @@ def check(arm: LlamaCppArm) -> dict[str, str]:
             f"rule=greedy at temperature {arm.temperature}: llama.cpp samples there",
             "use rule=agreement or temperature=0",
         )
-    target = model_facts(resolve(arm.model))
+    target = model_facts(model_file(arm.model))
     path = draft_path(arm)
     if path is None:
         return {
@@ -60,10 +59,10 @@ def draft_path(arm: LlamaCppArm) -> Path | None:
     if arm.draft == "none" or arm.draft in NGRAM:
         return None
     if arm.draft == "self":
-        return resolve(arm.model)
+        return model_file(arm.model)
     if arm.draft.startswith("layers:"):
-        return draft_file(resolve(arm.model), arm.draft.removeprefix("layers:"))
-    return resolve(arm.draft)
+        return draft_file(model_file(arm.model), arm.draft.removeprefix("layers:"))
+    return model_file(arm.draft)
 
 
 def open_session(arm: LlamaCppArm, log: Path | None = None) -> WorkerSession:
@@ -76,7 +75,7 @@ def open_session(arm: LlamaCppArm, log: Path | None = None) -> WorkerSession:
         config={
             **arm.model_dump(),
             "rule": arm.rule_in_force,
-            "model_path": str(resolve(arm.model)),
+            "model_path": str(model_file(arm.model)),
             "draft_path": str(path) if path else "",
         },
         engine="llama.cpp",

@@ -1,8 +1,9 @@
 """The worker process of one native arm: JSON lines in, JSON lines out (see engines.worker).
 
 A request {"item", "prompt", "replicate"} is decoded, with "reply" what is said of that answer; with "measure" only its
-tokens are counted; {"item", "prompt", "answer"} is audited; with "spell", a list of token ids, their texts are told. The
-worker ends when its input ends, so it cannot outlive a killed parent.
+tokens are counted; {"item", "prompt", "answer"} is audited; with "spell", a list of token ids, their texts are told.
+{"arm": configuration} makes the worker another arm, once all that was asked is answered: networks that both need stay
+loaded. The worker ends when its input ends, so it cannot outlive a killed parent.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from specsafe.errors import UserError
 
 if TYPE_CHECKING:
     from specsafe.decoding.loop import Answer, Prompt
-    from specsafe.decoding.stack import Stack
+    from specsafe.decoding.stack import Loaded, Stack
     from specsafe.decoding.verify import Auditor, Question
 
 Json = dict[str, Any]
@@ -37,40 +38,48 @@ def main() -> None:
         out.write(json.dumps(message, allow_nan=False) + "\n")
         out.flush()
 
-    config = json.loads(sys.stdin.readline())
-    try:
-        from specsafe.decoding.stack import open_stack
-
-        stack = open_stack(config)
-        say({"ready": facts(stack)})
-    except UserError as error:
-        say({"failed": error.message, "hint": error.hint})
-        os._exit(1)
-    except Exception as error:  # reported to the parent, which turns it into one line for the user
-        say({"failed": f"{type(error).__name__}: {error}"})
-        raise
-    serve(stack, sys.stdin, say)
-
-
-def serve(stack: Stack, source: IO[str], say: Say) -> None:
-    """Answer requests as they come, as many at a time as the arm has slots, until the input ends."""
-    from specsafe.decoding.loop import Stopped
-    from specsafe.decoding.verify import Auditor
-
-    auditor = Auditor(stack)
     inbox: queue.Queue[Json | None] = queue.Queue()
 
     def read() -> None:
-        for line in source:
+        for line in sys.stdin:
             inbox.put(json.loads(line))
         inbox.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    ended = False
+    loaded: Loaded = {}
+    config = inbox.get()
+    while config is not None:
+        stack = _opened(config, loaded, say)
+        config = serve(stack, inbox, say)
+
+
+def _opened(config: Json, loaded: Loaded, say: Say) -> Stack:
+    """The stack of a configuration; what hinders it is told to the parent, which turns it into one line for the user."""
+    try:
+        from specsafe.decoding.stack import open_stack
+
+        stack = open_stack(config, loaded)
+        say({"ready": facts(stack)})
+    except UserError as error:
+        say({"failed": error.message, "hint": error.hint})
+        os._exit(1)
+    except Exception as error:
+        say({"failed": f"{type(error).__name__}: {error}"})
+        raise
+    return stack
+
+
+def serve(stack: Stack, inbox: queue.Queue[Json | None], say: Say) -> Json | None:
+    """Answer requests as they come, as many at a time as the arm has slots -> the next arm; None once the input ends."""
+    from specsafe.decoding.loop import Stopped
+    from specsafe.decoding.verify import Auditor
+
+    auditor = Auditor(stack)
+    ended, following = False, None
     waiting: list[Question] = []  # audits, which are read together
 
     def take(wait: bool) -> Prompt | None:
-        nonlocal ended
+        nonlocal ended, following
         while not ended:
             try:
                 request = inbox.get(block=wait and not waiting)
@@ -79,8 +88,8 @@ def serve(stack: Stack, source: IO[str], say: Say) -> None:
                     return None
                 _audit(auditor, waiting, say)
                 continue
-            if request is None:
-                ended = True
+            if request is None or "arm" in request:
+                ended, following = True, None if request is None else request["arm"]
             else:
                 prompt = _taken(stack, waiting, request, say)
                 if prompt is not None:
@@ -94,6 +103,7 @@ def serve(stack: Stack, source: IO[str], say: Say) -> None:
             say({"item": answer.item, "error": answer.reason})
         else:
             say(flatten(stack, answer))
+    return following
 
 
 def _taken(stack: Stack, waiting: list[Question], request: Json, say: Say) -> Prompt | None:

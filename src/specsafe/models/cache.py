@@ -6,6 +6,7 @@ where no query looks, and the next round writes over it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -54,6 +55,9 @@ class SlotCache:
         self.values = torch.zeros_like(self.keys)
         self.capacity, self.rows, self._heads, self._unit = capacity, rows, kv_heads, unit
         self.lengths: list[int] = []
+        self.remembered: tuple[int, ...] = ()
+        """Tokens whose keys and values are kept beside the rows, for texts that begin alike."""
+        self._kept: tuple[Tensor, Tensor] | None = None
         self.bytes = 2 * layers * rows * kv_heads * capacity * head_dim * self.keys.element_size()
 
     @property
@@ -84,6 +88,23 @@ class SlotCache:
                 part[:, row, :, used:] = 0  # the freed row may hold a NaN, see add_row
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
+
+    def remember(self, tokens: Sequence[int]) -> None:
+        """Keep the tokens that the last row has read, instead of those kept before."""
+        row, length = len(self.lengths) - 1, len(tokens)
+        self.remembered = tuple(tokens)
+        self._kept = self.keys[:, row, :, :length].clone(), self.values[:, row, :, :length].clone()
+
+    @torch.inference_mode()
+    def recall(self, length: int) -> None:
+        """Give the last row, which is empty, the first so many tokens of those that are kept."""
+        row = len(self.lengths) - 1
+        if self._kept is None or not length:
+            return
+        self.require_room(row, 1, length)
+        for part, kept in zip((self.keys, self.values), self._kept, strict=True):
+            part[:, row, :, :length] = kept[:, :, :length]
+        self.lengths[row] = length
 
     def truncate(self, lengths: list[int]) -> None:
         """Take back what was read beyond these lengths, one a row."""

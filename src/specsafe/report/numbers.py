@@ -93,5 +93,5 @@ def level(confidence: float) -> str:
 
 
 def of_both(before: object, after: object) -> str:
-    """3 / 5: target alone, then speculative arm."""
-    return f"{before} / {after}"
+    """3 / 5: target alone, then speculative arm; None is not known."""
+    return " / ".join("not known" if n is None else str(n) for n in (before, after))

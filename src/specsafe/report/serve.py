@@ -1,6 +1,6 @@
-"""Reports on loopback: an index of the screens and comparisons under a folder, and the page of each.
+"""Reports on loopback: an index of the screens, comparisons and studies under a folder, and the page of each.
 
-A screen's page is made from its ledger, a comparison's from the result that stands beside its ledger.
+A screen's page is made from its ledger, that of a comparison or a study from the result that stands beside its ledger.
 
 Nothing in an address reaches the file system: an id is looked up among the ledgers that were found. A page of
 another site can neither read nor ask: Host must be this server, and a request that tells where it comes
@@ -26,16 +26,20 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from specsafe.analysis.result import StudyResult
 from specsafe.compare.result import ComparisonResult
 from specsafe.errors import UserError
+from specsafe.report import study
 from specsafe.report.compare import RESULT, comparison_html, is_comparison
 from specsafe.report.comparing.front import front
 from specsafe.report.page import policy, render, render_page
 from specsafe.report.parts.front import tone
 from specsafe.report.printable import SHORT, cut, error_line
+from specsafe.report.studies.front import front as study_front
 from specsafe.screen.analyze import analyze
 from specsafe.screen.result import ScreenResult
 from specsafe.study.ledger import LEDGER, read_ledger
+from specsafe.study.reading import is_study
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -63,7 +67,7 @@ class Entry(NamedTuple):
     id: str
     place: str
     begun: str
-    result: ScreenResult | ComparisonResult | None
+    result: ScreenResult | ComparisonResult | StudyResult | None
     state: str
     tone: str
     tags: tuple[str, ...] = ()
@@ -72,7 +76,7 @@ class Entry(NamedTuple):
 
 
 class Shelf:
-    """The screens and comparisons under a folder. Results are kept until their ledger changes, its place for some seconds."""
+    """The screens, comparisons and studies under a folder. Results are kept until their ledger changes, its place for some seconds."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
@@ -103,7 +107,7 @@ class Shelf:
         with self._lock:
             state = tuple(
                 n
-                for p in (path, path.with_name(path.name + "-wal"), path.with_name(RESULT))
+                for p in (path, *(path.with_name(n) for n in (f"{path.name}-wal", RESULT, study.RESULT)))
                 for n in _stamp(p)
             )
             kept = self._kept.get(path)
@@ -118,6 +122,8 @@ class Shelf:
                 begun = ledger.created
                 if is_comparison(ledger.config()):
                     return _compared(key, place, begun, path.with_name(RESULT))
+                if is_study(ledger.config()):
+                    return _studied(key, place, begun, path.with_name(study.RESULT), ledger.complete)
                 if not ledger.complete:
                     return Entry(key, place, begun, None, "not finished", "open")
                 result = analyze(ledger)
@@ -156,6 +162,21 @@ def _compared(key: str, place: str, begun: str, result: Path) -> Entry:
     )
 
 
+def _studied(key: str, place: str, begun: str, result: Path, complete: bool) -> Entry:
+    """A study, by its result. Raises ValueError for one that this version cannot read."""
+    if not result.is_file():
+        state = "a study that is not analysed yet" if complete else "a study, not finished"
+        return Entry(key, place, begun, None, state, "open")
+    found = StudyResult.model_validate_json(result.read_bytes())
+    first = study_front(found)
+    return Entry(
+        *(key, place, begun, found, first.verdict, first.tone),
+        tags=() if found.complete else ("not finished",),
+        lead=first.headline,
+        note=f"study {found.name}, begun {begun} UTC",
+    )
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """The ledgers under a folder, or the one that it is; hidden folders and those of packages hold none."""
     if folder.is_file():
@@ -189,6 +210,8 @@ def make_app(shelf: Shelf) -> Starlette:
             return PlainTextResponse("no such report\n", 404)
         if isinstance(entry.result, ComparisonResult):
             return HTMLResponse(comparison_html(entry.result))
+        if isinstance(entry.result, StudyResult):
+            return HTMLResponse(study.study_html(entry.result))
         return HTMLResponse(render_page(entry.result))
 
     return Starlette(routes=[Route("/", index), Route("/report/{key:str}", page)])

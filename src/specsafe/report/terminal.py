@@ -16,6 +16,11 @@ __all__ = ["printable", "summary"]
 
 WIDTH = 118
 _NAMED = 5
+_RECORDED = {
+    "recorded": "recorded answers",
+    "inspect": "answers of Inspect logs",
+    "lm_eval": "answers of lm-eval samples",
+}
 _DEMONSTRATION = "DEMONSTRATION: planted data, no model ran; this says nothing about any stack"
 _QUICK = "Quick run: a smoke test with too few items to decide; it cannot PASS, only FAIL or be UNRESOLVED."
 
@@ -105,7 +110,7 @@ def _counts_against(gate: Gate) -> str:
             ("empty, repetitive or unreadable", gate.ambiguous_baseline, gate.ambiguous_treatment),
             ("not decided by the scorer", gate.unscored_baseline, gate.unscored_treatment),
             ("missing", gate.missing_baseline, gate.missing_treatment),
-            ("cut at the token limit", gate.truncated_baseline, gate.truncated_treatment),
+            ("cut at the token limit", _told(gate.truncated_baseline), _told(gate.truncated_treatment)),
         )
         if before or after
     ]
@@ -115,6 +120,10 @@ def _counts_against(gate: Gate) -> str:
             f"{d.clusters} clusters, design effect {d.design_effect:.2f}, bound with clusters as units {_points(d.bound)}"
         )
     return f"{axis_label(gate.axis)}, target/speculative: {', '.join(parts)}" if parts else ""
+
+
+def _told(count: int | None) -> int | str:
+    return "not known" if count is None else count
 
 
 def _forks(result: ScreenResult) -> list[str]:
@@ -198,13 +207,15 @@ def _ran(result: ScreenResult) -> str:
     arm = next((a for a in result.arms if a.role == "speculative"), result.arms[0])
     f, c = arm.fingerprint or {}, arm.config
     study = f"battery {result.battery} {result.battery_sha256[:12]}, study {result.study}"
-    if f.get("engine") == "recorded":
-        return f"ran: recorded answers; {study}"
+    if c.get("kind") in _RECORDED:
+        tasks = f", {', '.join(f['tasks'])}" if f.get("tasks") else ""
+        return f"ran: {_RECORDED[c['kind']]}{tasks}; {study}"
     if c.get("kind") == "openai":
+        restarted = "restarted by specsafe" if f.get("started_by_specsafe") else "not restarted"
         return (
             f"ran: {f.get('engine')} {f.get('engine_version')}, model {f.get('served_model')}; draft {c.get('draft')}; rule "
             f"{f.get('rule')} ({'told by the server' if f.get('rule_proved') else 'as claimed'}); temperature "
-            f"{c.get('temperature')}; {f.get('concurrency')} requests in flight; not restarted; {study}"
+            f"{c.get('temperature')}; {f.get('concurrency')} requests in flight; {restarted}; {study}"
         )
     return (
         f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {c.get('model')} "

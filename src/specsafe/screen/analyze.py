@@ -9,7 +9,7 @@ from typing import Any
 
 from specsafe import __version__
 from specsafe.battery import AXES, Axis, Item, axis_label
-from specsafe.engines import Failure
+from specsafe.engines import AnswersArm, Failure
 from specsafe.errors import UserError
 from specsafe.scoring import BESIDE, SCORERS, UNSCORED
 from specsafe.screen.config import ScreenConfig
@@ -52,7 +52,7 @@ def analyze(ledger: Ledger, *, demonstration: bool = False) -> ScreenResult:
     void = _void(arms)
     gates = [_gate(axis, items, outcomes[axis], settled, labels, config, void) for axis in asked]
     gates = with_differences(gates, config.alpha)
-    exactness = _exactness(items, samples, config)
+    exactness = _exactness(items, samples, config, arms)
     verdict = _overall(gates, exactness)
     not_asked = [axis_label(a) for a in AXES if a not in asked]
     return ScreenResult(
@@ -162,8 +162,23 @@ def _void(arms: Mapping[str, dict[str, Any]]) -> str | None:
     return f"target and replicate differ in {', '.join(differing)}" if differing else None
 
 
+def _hottest(arms: Mapping[str, dict[str, Any]], config: ScreenConfig) -> float | None:
+    """The higher temperature of target and speculative arm; None where a recording does not say its own."""
+    said = {
+        role: (arms[role]["fingerprint"] or {}).get("temperature")
+        if isinstance(arm, AnswersArm)
+        else arm.temperature
+        for role, arm in (("target", config.target), ("speculative", config.speculative))
+    }
+    known = [t for t in said.values() if t is not None]
+    return max(known) if len(known) == len(said) else None
+
+
 def _exactness(
-    items: Sequence[Item], samples: Mapping[str, Answers], config: ScreenConfig
+    items: Sequence[Item],
+    samples: Mapping[str, Answers],
+    config: ScreenConfig,
+    arms: Mapping[str, dict[str, Any]],
 ) -> ExactnessResult:
     target = samples["target"]
     contrasts: dict[str, Contrast] = {
@@ -176,7 +191,7 @@ def _exactness(
     return judge_exactness(
         contrasts,
         claims_lossless=config.speculative.lossless,
-        temperature=max(config.target.temperature, config.speculative.temperature),
+        temperature=_hottest(arms, config),
         leak=compare("leak", items, target, samples["leak"]) if "leak" in samples else None,
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from specsafe.drafts import DEFAULT_KEEP
-from specsafe.engines.arms import AnyArm, Arm, LiveArm, NativeArm, OpenAIArm, RecordedArm, parse_arm
+from specsafe.engines.arms import AnswersArm, AnyArm, Arm, LiveArm, NativeArm, OpenAIArm, parse_arm
+from specsafe.engines.recording import answer_files
 from specsafe.errors import UserError
 
 Baseline = Literal["decode", "audit"]
@@ -136,7 +136,7 @@ def _require_matched(target: LiveArm, speculative: LiveArm) -> None:
 
 def _require_servers_apart(target: LiveArm, speculative: LiveArm) -> None:
     """Two arms that one server answers under one name are one arm."""
-    same = [(a.url, a.model) for a in (target, speculative) if isinstance(a, OpenAIArm)]
+    same = [(a.address, a.model) for a in (target, speculative) if isinstance(a, OpenAIArm)]
     if len(same) == 2 and same[0] == same[1]:
         raise UserError(
             f"target and speculative arm are one server, {same[0][0]}",
@@ -156,11 +156,11 @@ def _require_same(one: LiveArm, other: LiveArm | Arm, role: str, but: Sequence[s
 
 def _require_own_answers(*arms: AnyArm | None) -> None:
     """Recorded arms must be files of their own, made at one temperature."""
-    recorded = [a for a in arms if isinstance(a, RecordedArm)]
-    paths = [Path(a.path).expanduser().resolve() for a in recorded]
+    recorded = [a for a in arms if isinstance(a, AnswersArm)]
+    paths = [path.resolve() for a in recorded for path in answer_files(a.path)]
     if len(set(paths)) < len(paths):
         raise UserError("one file of answers is named for two arms", "name a file of its own for each arm")
-    if len({a.temperature for a in recorded}) > 1:
+    if len({a.temperature for a in recorded if a.temperature is not None}) > 1:
         raise UserError(
             "the recorded arms were made at different temperatures: they do not match", "record them alike"
         )
@@ -214,7 +214,8 @@ def make_config(
     base = _with_template(parse_arm(target), chat_template)
     if not speculative and not isinstance(base, LiveArm):
         raise UserError(
-            "a recorded target needs a recorded speculative arm", "add --speculative kind=recorded,path=FILE"
+            "a recorded target needs a recorded speculative arm",
+            f"add --speculative kind={base.kind},path=FILE",
         )
     for name, value, low, high in (
         ("margin", margin, 0, 0.5),

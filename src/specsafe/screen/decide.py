@@ -42,10 +42,7 @@ def decide(
     interval = paired_difference(
         worse / design_effect, better / design_effect, pairs / design_effect, confidence=1 - 2 * alpha
     )
-    strict = max(design_effect, pairs / clusters)
-    bound = paired_difference(worse / strict, better / strict, pairs / strict, confidence=1 - 2 * alpha).high
-    units = max(1, math.floor(pairs / strict))
-    p_pass = _exact(math.ceil(worse / strict), math.floor(better / strict), units, margin, "less")
+    bound, p_pass = upper_bound(worse, better, pairs, margin, alpha, max(design_effect, pairs / clusters))
     p_fail = p_harm(worse, better, pairs, margin, design_effect)
     smallest = smallest_caught(max(1, math.floor(pairs / design_effect)), margin, alpha)
     if is_harm(worse, better, pairs, margin, alpha, design_effect):
@@ -71,6 +68,15 @@ def decide(
         design_effect=design_effect,
         clusters=clusters,
     )
+
+
+def upper_bound(
+    worse: int, better: int, pairs: int, margin: float, alpha: float, strict: float
+) -> tuple[float, float]:
+    """(Tango's upper bound, exact p that the harm is below the margin), n divided by `strict`, counts against it."""
+    bound = paired_difference(worse / strict, better / strict, pairs / strict, confidence=1 - 2 * alpha).high
+    units = max(1, math.floor(pairs / strict))
+    return bound, _exact(math.ceil(worse / strict), math.floor(better / strict), units, margin, "less")
 
 
 # Without a pair nothing is known: the interval is everything, and nothing is at risk.

@@ -17,7 +17,7 @@ def judge_exactness(
     contrasts: Mapping[str, Contrast],
     *,
     claims_lossless: bool,
-    temperature: float,
+    temperature: float | None,
     leak: Contrast | None = None,
 ) -> ExactnessResult:
     """contrasts: by role, "speculative" and where it ran "width". leak: the arm that was made to leak.
@@ -43,7 +43,12 @@ def judge_exactness(
     )
 
 
-def _judge(arm: Contrast, width: Contrast | None, temperature: float) -> tuple[Exactness, str, float | None]:
+def _judge(
+    arm: Contrast, width: Contrast | None, temperature: float | None
+) -> tuple[Exactness, str, float | None]:
+    if temperature is None:
+        reason = "the temperature of the recorded answers is not known: say temperature=0 if it was 0"
+        return Exactness.NOT_ASSESSED, reason, None
     if temperature > 0:
         return Exactness.NOT_ASSESSED, "temperature above 0: answers differ by chance", None
     if arm.identical.n == 0:

@@ -10,7 +10,7 @@ from specsafe.battery import Axis, Item
 from specsafe.screen.controls import smallest_harm
 from specsafe.screen.counts import Counts, complete, count, decide_pairs
 from specsafe.screen.decide import items_to_pass, p_harm
-from specsafe.screen.pairs import Outcomes, Pair, make_pairs
+from specsafe.screen.pairs import Outcome, Outcomes, Pair, make_pairs
 from specsafe.screen.result import Control, Decision, Gate, Sensitivity, Stratum, Verdict
 from specsafe.stats import (
     PairedDifference,
@@ -110,8 +110,8 @@ def judge_gate(
         p_missing=p_missing,
         unscored_baseline=sum(p.baseline is None for p in pairs) - len(gone[0]),
         unscored_treatment=sum(p.treatment is None for p in pairs) - len(gone[1]),
-        truncated_baseline=sum(b.truncated for b, _ in both),
-        truncated_treatment=sum(t.truncated for _, t in both),
+        truncated_baseline=_cut([b for b, _ in both]),
+        truncated_treatment=_cut([t for _, t in both]),
         replicate=aa,
         strata=strata,
         controls=judged,
@@ -121,6 +121,12 @@ def judge_gate(
         difference_detected=False,
         more_items=_more_items(main, margin, alpha) if verdict is Verdict.UNRESOLVED else None,
     )
+
+
+def _cut(outcomes: Sequence[Outcome]) -> int | None:
+    """Answers cut at the token limit; None where some do not say why they ended."""
+    told = [o.truncated for o in outcomes if o.truncated is not None]
+    return sum(told) if len(told) == len(outcomes) else None
 
 
 def _p_uneven(items: Sequence[Item], one: Collection[str], other: Collection[str]) -> float:

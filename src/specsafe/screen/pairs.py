@@ -8,16 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from specsafe.battery import Axis, Item
+from specsafe.errors import UserError
 from specsafe.scoring import HARM, SCORERS, UNSCORED, best_letter
 from specsafe.study.answers import Answers, text_hash
 from specsafe.study.ledger import Ledger
 
 
 class Outcome(NamedTuple):
-    """One scored answer: is it the axis' harm? None where the label only counts against its arm."""
+    """One scored answer.
+
+    harm: is it the axis' harm? None where the label only counts against its arm. truncated: was it cut at the token
+    limit? None where the answer does not say why it ended.
+    """
 
     harm: bool | None
-    truncated: bool
+    truncated: bool | None
 
     def as_harm(self, ambiguous_is_harm: bool) -> bool:
         """The outcome as a yes or no, with the ambiguous labels read one way."""
@@ -32,6 +37,7 @@ class Pair(NamedTuple):
     treatment: Outcome | None
 
 
+_CUT = {"stop": False, "length": True}
 Outcomes = Mapping[str, Outcome]
 Key = tuple[str, str]
 
@@ -57,6 +63,12 @@ class Labels:
         if new:
             texts = answers.texts({i.id for i in new})
             self.label_texts(scorer, [(i, texts[i.id]) for i in new])
+            changed = [i.id for i in new if (i.id, answers[i.id].text_sha256) not in known]
+            if changed:
+                raise UserError(
+                    f"{len(changed)} answers are not what was written, the first to item {changed[0]}",
+                    "restore the ledger from a copy",
+                )
         return {i.id: known[i.id, answers[i.id].text_sha256] for i in answered}
 
     def label_texts(self, scorer: str, texts: Sequence[tuple[Item, str]]) -> dict[str, str]:
@@ -80,7 +92,7 @@ class Labels:
         for scorer, group in by_scorer(items).items():
             for item, label in self.labels(scorer, group, answers).items():
                 if label != UNSCORED:
-                    outcomes[item] = Outcome(HARM[axis][label], answers[item].finish == "length")
+                    outcomes[item] = Outcome(HARM[axis][label], _CUT.get(answers[item].finish))
         return outcomes
 
     def _of(self, scorer: str) -> dict[Key, str]:

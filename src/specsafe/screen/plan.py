@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from specsafe.battery import Axis, Battery, Item, axis_label
-from specsafe.engines import Arm, LocalArm, OpenAIArm, arm_id, check_arm
+from specsafe.engines import AnswersArm, Arm, LocalArm, OpenAIArm, arm_id, check_arm
 from specsafe.screen.config import LEAK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.decide import items_needed, most_passing, smallest_caught
 from specsafe.study.run import Job, require_unique_roles
@@ -54,26 +54,28 @@ def reachable(battery: Battery, margin: float, alpha: float, *, needed: bool = F
     found: list[Reach] = []
     for axis in battery.axes:
         items = battery.on(axis)
-        clusters = len({i.cluster for i in items})
-        units = most_passing(clusters, margin, alpha)
-        found.append(
-            Reach(
-                axis=axis,
-                items=len(items),
-                clusters=clusters,
-                most_passing=None if units is None else units * len(items) // clusters,
-                smallest_caught=smallest_caught(len(items), margin, alpha),
-                items_needed={f"{d:.0%}": items_needed(d, 0.0, margin, alpha) for d in DISCORDANCES}
-                if needed
-                else {},
-            )
-        )
+        r = reach(axis, len(items), len({i.cluster for i in items}), margin, alpha)
+        wanted = {f"{d:.0%}": items_needed(d, 0.0, margin, alpha) for d in DISCORDANCES} if needed else {}
+        found.append(replace(r, items_needed=wanted))
     return found
+
+
+def reach(axis: Axis, items: int, clusters: int, margin: float, alpha: float) -> Reach:
+    """The same for so many items in so many clusters, whatever they are; items_needed is left empty."""
+    units = most_passing(clusters, margin, alpha)
+    return Reach(
+        axis=axis,
+        items=items,
+        clusters=clusters,
+        most_passing=None if units is None else units * items // clusters,
+        smallest_caught=smallest_caught(items, margin, alpha),
+        items_needed={},
+    )
 
 
 def planned_items(config: ScreenConfig, battery: Battery) -> dict[str, tuple[Arm, tuple[Item, ...]]]:
     """Role -> (arm, items), before threads and slots are known."""
-    part = battery.items if config.target.kind == "recorded" else battery.share(config.share).items
+    part = battery.items if isinstance(config.target, AnswersArm) else battery.share(config.share).items
     harmful = [i for i in part if i.axis == "harmful_compliance"]
     roles: dict[str, tuple[Arm | None, Sequence[Item]]] = {
         "target": (config.target, battery.items),
@@ -111,7 +113,7 @@ def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
 def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:
     """The arm with every `auto` replaced by what was settled at the start."""
     if isinstance(arm, OpenAIArm):
-        settled = {"concurrency": resolved["concurrency"], "dialect": resolved["dialects"][arm.url]}
+        settled = {"concurrency": resolved["concurrency"], "dialect": resolved["dialects"][arm.address]}
         return arm.model_copy(update={k: v for k, v in settled.items() if getattr(arm, k) == "auto"})
     if not isinstance(arm, LocalArm):
         return arm

@@ -110,8 +110,8 @@ class Gate(_Record):
     p_missing: float
     unscored_baseline: int
     unscored_treatment: int
-    truncated_baseline: int
-    truncated_treatment: int
+    truncated_baseline: int | None
+    truncated_treatment: int | None
     replicate: Decision | None
     strata: list[Stratum]
     controls: list[Control]

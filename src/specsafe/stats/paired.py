@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import betaincinv
 from scipy.stats import binom, binomtest, norm, t
+
+from specsafe.stats.proportions import clopper_pearson
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -44,6 +46,7 @@ class TostTr144:
     equivalent: bool
 
 
+@lru_cache(maxsize=65536)
 def paired_difference(
     b: float, c: float, n: float, *, method: str = "tango", confidence: float = 0.90
 ) -> PairedDifference:
@@ -54,7 +57,7 @@ def paired_difference(
     """
     _check(b, c, n)
     estimate = (b - c) / n
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = _quantile(0.5 + confidence / 2)
     if method == "wald":
         half = z * math.sqrt(max(0.0, (b + c) / n**2 - estimate**2 / n))
         return PairedDifference(estimate, estimate - half, estimate + half, b, c, n, confidence, method)
@@ -62,7 +65,7 @@ def paired_difference(
         raise ValueError(f"method must be 'tango' or 'wald', got {method!r}")
 
     def excess(delta: float, sign: float) -> float:
-        return float(score_statistic(b, c, n, delta)) - sign * z
+        return _score(b, c, n, delta) - sign * z
 
     edge = 1 - 1e-12
     low = -1.0 if c == n else brentq(excess, -edge, estimate, args=(1.0,), xtol=1e-10)
@@ -87,6 +90,18 @@ def score_statistic(
         z = shift / np.sqrt(variance)
         certain = np.where(shift == 0, 0.0, np.sign(shift) * np.inf)
     return np.where(variance > 1e-300, z, certain)
+
+
+def _score(b: float, c: float, n: float, delta: float) -> float:
+    """`score_statistic` of one table: a root search asks for many, and arrays of one are slow."""
+    linear = -b - c + (2 * n - b + c) * delta
+    constant = -c * delta * (1 - delta)
+    q = (math.sqrt(max(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
+    variance = n * (2 * max(q, 0.0) + delta * (1 - delta))
+    shift = b - c - n * delta
+    if variance > 1e-300:
+        return shift / math.sqrt(variance)
+    return math.copysign(math.inf, shift) if shift else 0.0
 
 
 def exact_unconditional(
@@ -114,6 +129,7 @@ def exact_unconditional(
     return float(min(1.0, max(p.max(), _tail(fine, n, margin, observed, alternative).max()) + gamma))
 
 
+@lru_cache(maxsize=65536)
 def mcnemar_exact(b: int, c: int) -> float:
     """Two-sided exact McNemar p-value; 1.0 without discordant pairs."""
     return 1.0 if b + c == 0 else float(binomtest(b, b + c, 0.5).pvalue)
@@ -156,6 +172,11 @@ def tost_tr144(b: int, c: int, n: int, margin: float = 0.03) -> TostTr144:
     return TostTr144(estimate, estimate - 1.645 * se, estimate + 1.645 * se, p, p < 0.05)
 
 
+@lru_cache(maxsize=64)
+def _quantile(level: float) -> float:
+    return float(norm.ppf(level))
+
+
 def _check(b: float, c: float, n: float) -> None:
     if n <= 0 or b < 0 or c < 0 or b + c > n + 1e-9:
         raise ValueError(f"need b, c >= 0, b + c <= n and n > 0, got b={b}, c={c}, n={n}")
@@ -163,16 +184,10 @@ def _check(b: float, c: float, n: float) -> None:
 
 def _nuisance_range(b: int, c: int, n: int, margin: float, gamma: float) -> tuple[float, float]:
     """p_c values compatible with c, and with b through p_b = p_c + margin; each at 1 - gamma / 2."""
-    from_c, from_b = (_clopper_pearson(k, n, gamma / 2) for k in (c, b))
+    from_c, from_b = (clopper_pearson(k, n, gamma / 2) for k in (c, b))
     low = max(from_c[0], from_b[0] - margin, -margin, 0.0)
     high = min(from_c[1], from_b[1] - margin, (1 - margin) / 2)
     return float(low), float(high)
-
-
-def _clopper_pearson(k: int, n: int, alpha: float) -> tuple[float, float]:
-    """The two-sided interval at 1 - alpha in closed form: many are needed, and a root search is slow."""
-    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, alpha / 2))
-    return low, 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - alpha / 2))
 
 
 def _tail(q: FloatArray, n: int, margin: float, observed: float, alternative: str) -> FloatArray:

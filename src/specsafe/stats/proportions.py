@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
+from scipy.special import betaincinv
 from scipy.stats import binomtest
 
 Method = Literal["exact", "wilson"]
@@ -31,8 +33,19 @@ def proportion(k: int, n: int, *, method: Method = "exact", confidence: float = 
         raise ValueError(f"k must lie within 0..n, got k={k}, n={n}")
     if n == 0:
         return Proportion(k, n, None, None, None, confidence, method)
-    interval = binomtest(k, n).proportion_ci(confidence, method)
-    return Proportion(k, n, k / n, float(interval.low), float(interval.high), confidence, method)
+    if method == "exact":
+        low, high = clopper_pearson(k, n, 1 - confidence)
+    else:
+        interval = binomtest(k, n).proportion_ci(confidence, method)
+        low, high = float(interval.low), float(interval.high)
+    return Proportion(k, n, k / n, low, high, confidence, method)
+
+
+@lru_cache(maxsize=65536)
+def clopper_pearson(k: int, n: int, alpha: float) -> tuple[float, float]:
+    """The two-sided exact interval at 1 - alpha in closed form: many are needed, and a root search is slow."""
+    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, alpha / 2))
+    return low, 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - alpha / 2))
 
 
 def cohen_h(treatment: float, baseline: float) -> float:

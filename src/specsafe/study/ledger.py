@@ -23,6 +23,7 @@ from specsafe.battery import Battery, Item
 from specsafe.engines.base import Failure, Json, Sample
 from specsafe.errors import UserError
 from specsafe.study.answers import Answer, Answers, heavy_part, light_part, read_tokens
+from specsafe.study.digest import row_digest, seal, write_manifest
 from specsafe.study.schema import begin_or_check, differences, dump
 
 _ANSWER_FIELDS = tuple(f.name for f in fields(Answer))
@@ -42,10 +43,8 @@ class Ledger:
 
     def describe_arm(self, role: str, arm: str, replicate: int, config: Json, planned: int) -> None:
         """Record that a role is played by an arm; the same again is a no-op."""
-        self._db.execute(
-            "INSERT OR IGNORE INTO arm VALUES (?, ?, ?, ?, ?, NULL)",
-            (role, arm, replicate, dump(config), planned),
-        )
+        row = {"role": role, "id": arm, "replicate": replicate, "config": dump(config), "planned": planned}
+        self._insert("arm", {**row, "fingerprint": None})
         self.commit()
 
     def set_fingerprint(self, role: str, fingerprint: Json) -> None:
@@ -58,34 +57,38 @@ class Ledger:
                 "restore it, or start a new --out folder",
             )
         self._db.execute("UPDATE arm SET fingerprint = ? WHERE role = ?", (dump(fingerprint), role))
+        seal(self._db, "arm", "role", role)
         self.commit()
 
     def add(self, arm: str, replicate: int, answer: Sample | Failure) -> None:
         """Insert what was answered (not yet committed). A key that is there already is counted, not replaced."""
         if isinstance(answer, Failure):
-            self._db.execute(
-                "INSERT OR IGNORE INTO failure VALUES (?, ?, ?, ?, ?)",
-                (arm, answer.item, replicate, answer.reason, answer.tries),
-            )
+            row = {"arm": arm, "item": answer.item, "replicate": replicate}
+            self._insert("failure", {**row, "reason": answer.reason, "tries": answer.tries})
             return
         light = light_part(answer)
-        row: dict[str, Any] = {name: getattr(light, name) for name in _ANSWER_FIELDS}
-        row |= {"study": self.study, "arm": arm, "replicate": replicate}
-        row |= {"text": answer.text, "prompt_tokens": answer.prompt_tokens, **heavy_part(answer)}
-        columns = ", ".join(row)
-        marks = ", ".join(f":{c}" for c in row)
+        kept: Json = {name: getattr(light, name) for name in _ANSWER_FIELDS}
+        kept |= {"study": self.study, "arm": arm, "replicate": replicate}
+        kept |= {"text": answer.text, "prompt_tokens": answer.prompt_tokens, **heavy_part(answer)}
+        self.duplicates += not self._insert("sample", kept)
+
+    def _insert(self, table: str, row: Json) -> bool:
+        """Insert a row with its hash unless its key is there -> whether it was inserted."""
+        columns, marks = ", ".join(row), ", ".join(f":{c}" for c in row)
         before = self._db.total_changes
-        self._db.execute(f"INSERT OR IGNORE INTO sample ({columns}) VALUES ({marks})", row)  # noqa: S608
-        self.duplicates += self._db.total_changes == before
+        self._db.execute(
+            f"INSERT OR IGNORE INTO {table} ({columns}, sha256) VALUES ({marks}, :sha256)",  # noqa: S608
+            {**row, "sha256": row_digest(row)},
+        )
+        return self._db.total_changes > before
 
     def add_scores(self, rows: Iterable[tuple[str, str, str, Json]]) -> None:
         """Insert (item, text hash, scorer id, record) rows that are not there yet, and commit."""
         if self._lock is None:
             return
-        self._db.executemany(
-            "INSERT OR IGNORE INTO score VALUES (?, ?, ?, ?)",
-            [(item, text, scorer, dump(record)) for item, text, scorer, record in rows],
-        )
+        for item, text, scorer, record in rows:
+            row = {"item": item, "text_sha256": text, "scorer": scorer, "record": dump(record)}
+            self._insert("score", row)
         self.commit()
 
     def commit(self) -> None:
@@ -94,13 +97,24 @@ class Ledger:
 
     def event(self, what: str) -> None:
         """Append a line to the study's log, with the time in UTC; the same line again is a no-op."""
-        self._db.execute("INSERT OR IGNORE INTO event (at, what) VALUES (datetime('now'), ?)", (what,))
+        made = self._db.execute(
+            "INSERT OR IGNORE INTO event (at, what, sha256) VALUES (datetime('now'), ?, '')", (what,)
+        )
+        if made.rowcount:
+            seal(self._db, "event", "number", made.lastrowid)
         self.commit()
 
     def set_complete(self) -> None:
         """All that was planned is answered or has failed: from now on the study is only analysed."""
         self._db.execute("UPDATE study SET complete = 1")
+        seal(self._db, "study", "id", self.study)
+        write_manifest(self._db)
         self.commit()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self._db.execute("PRAGMA database_list").fetchone()[2])
 
     @property
     def complete(self) -> bool:
@@ -127,6 +141,13 @@ class Ledger:
     def resolved(self) -> Json:
         """What was decided at the start (threads, slots, …) and is used again on a resume."""
         return dict(json.loads(self._db.execute("SELECT resolved FROM study").fetchone()[0]))
+
+    def add_resolved(self, more: Json) -> None:
+        """Keep something that was decided later; what is there already stays."""
+        kept = {**more, **self.resolved()}
+        self._db.execute("UPDATE study SET resolved = ?", (dump(kept),))
+        seal(self._db, "study", "id", self.study)
+        self.commit()
 
     def items(self) -> tuple[Item, ...]:
         """The battery's items as the study keeps them."""
@@ -222,6 +243,11 @@ class Ledger:
         """Scorer id -> how many texts it has scored here."""
         return dict(self._db.execute("SELECT scorer, count(*) FROM score GROUP BY scorer ORDER BY scorer"))
 
+    def sizes(self) -> dict[str, int]:
+        """Table -> rows, of the tables that answers and what is known of them are in."""
+        tables = ("item", "arm", "sample", "failure", "score", "event")
+        return {t: self._db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables}  # noqa: S608
+
     def close(self) -> None:
         """Close the file and give the lock back."""
         self._db.close()
@@ -259,7 +285,7 @@ def ledger_path(given: Path) -> Path:
     """A ledger file as it is, a screen's folder as the ledger in it. Raises UserError if there is none."""
     path = given / LEDGER if given.is_dir() else given
     if not path.is_file():
-        raise UserError(f"no ledger at {path}", "name a ledger.sqlite, or the folder of a screen")
+        raise UserError(f"no ledger at {path}", "name a ledger.sqlite, or the folder of a screen or a study")
     return path
 
 
@@ -270,17 +296,24 @@ def read_ledger(path: Path) -> Iterator[Ledger]:
     Scores that are missing are then computed and not kept. Raises UserError if it is no ledger.
     """
     path = ledger_path(path)
-    wal = path.with_name(path.name + "-wal")
-    quiet = not (wal.exists() and wal.stat().st_size) and not os.access(path.parent, os.W_OK)
-    options = "mode=ro&immutable=1" if quiet else "mode=ro"
-    db = sqlite3.connect(f"file:{quote(os.fsencode(path.absolute()))}?{options}", uri=True)
+    db = connect_to_read(path)
     try:
         known = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'study'").fetchone()
         if not known or not db.execute("SELECT 1 FROM study").fetchone():
-            raise UserError(f"there is no study in {path}", "name a ledger.sqlite, or the folder of a screen")
+            raise UserError(
+                f"there is no study in {path}", "name a ledger.sqlite, or the folder of a screen or a study"
+            )
         yield Ledger(db, None, begin_or_check(db, path, None, {}, None, ""))
     finally:
         db.close()
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing, also where nothing may be written."""
+    wal = path.with_name(path.name + "-wal")
+    quiet = not (wal.exists() and wal.stat().st_size) and not os.access(path.parent, os.W_OK)
+    options = "mode=ro&immutable=1" if quiet else "mode=ro"
+    return sqlite3.connect(f"file:{quote(os.fsencode(path.absolute()))}?{options}", uri=True)
 
 
 def has_study(path: Path) -> bool:
@@ -303,7 +336,7 @@ def storage_errors(folder: Path, ledger: Path | None = None) -> Iterator[None]:
     room = "name a writable --out folder or make room, then run the same command: committed answers are kept"
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes damaged names in its errors
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest of it is detail
         if code in _NO_ROOM_SQLITE:
             raise UserError(f"cannot use {folder}: {error}", room) from error
@@ -323,9 +356,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise UserError(
-            f"another screen is writing to {path}", "wait for it, or use another folder"
-        ) from error
+        raise UserError(f"another run is writing to {path}", "wait for it, or use another folder") from error
     return handle
 
 

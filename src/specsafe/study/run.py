@@ -11,7 +11,7 @@ from pathlib import Path
 
 from specsafe.battery import Item
 from specsafe.battery.items import hash_rank
-from specsafe.engines import Arm, Failure, Request, Sample, Session, open_session
+from specsafe.engines import Arm, Failure, NativeArm, Request, Sample, Session, native, open_session
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.study.ledger import Ledger
@@ -22,13 +22,18 @@ COMMIT_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Job:
-    """One arm in one replicate over some items. Roles are unique within a study."""
+    """One arm in one replicate over some items. Roles are unique within a study.
+
+    session: jobs that follow each other and name the same one are asked in one open session; "": one of its own. Only arms
+    of the native engine may differ within a session.
+    """
 
     role: str
     arm: Arm
     arm_id: str
     replicate: int
     items: tuple[Item, ...]
+    session: str = ""
 
     def ordered(self) -> tuple[Item, ...]:
         """Replicate 0 asks in the battery's order, any other in a hashed order of its own."""
@@ -71,17 +76,18 @@ def run_jobs(
     for job in jobs:
         ledger.describe_arm(job.role, job.arm_id, job.replicate, job.arm.model_dump(), len(job.items))
     inbox: queue.Queue[_Message] = queue.Queue()
-    waiting = [(job, missing) for job in jobs if (missing := _missing(job, ledger))]
+    waiting = [(job, missing) for job in by_server(jobs) if (missing := _missing(job, ledger))]
     planned = sum(len(j.items) for j in jobs)
     left = sum(len(missing) for _, missing in waiting)
     new, uncommitted, last_commit = 0, 0, time.monotonic()
+    sessions = _sessions(waiting)
     open_jobs: dict[str, _Worker] = {}
     pace = _Pace({job.role: len(missing) for job, missing in waiting}, at_once)
     try:
-        while waiting or open_jobs:
-            while waiting and len(open_jobs) < at_once:
-                job, missing = waiting.pop(0)
-                open_jobs[job.role] = _Worker(job, missing, inbox, logs)
+        while sessions or open_jobs:
+            while sessions and len(open_jobs) < at_once:
+                session = sessions.pop(0)
+                open_jobs[session[0][0].role] = _Worker(session, inbox, logs)
             message = _next(inbox)
             if message is not None:
                 if message.error is not None:
@@ -105,6 +111,18 @@ def run_jobs(
         for worker in open_jobs.values():
             worker.stop()
         _keep_what_arrived(inbox, ledger)
+
+
+def by_server(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs in their order, but those of one server that we start side by side: starting it takes long.
+
+    Jobs that name sessions are in an order of their own, which is kept.
+    """
+    if any(j.session for j in jobs):
+        return list(jobs)
+    servers = [getattr(j.arm, "serve", "") or j for j in jobs]
+    ranks = {id(j): (servers.index(s), j.replicate > 0) for j, s in zip(jobs, servers, strict=True)}
+    return sorted(jobs, key=lambda j: ranks[id(j)])
 
 
 class _Pace:
@@ -138,6 +156,20 @@ def _missing(job: Job, ledger: Ledger) -> list[Item]:
     return [i for i in job.ordered() if i.id not in settled]
 
 
+_Work = list[tuple[Job, list[Item]]]
+
+
+def _sessions(waiting: _Work) -> list[_Work]:
+    """Jobs that share an open session, together."""
+    together: list[_Work] = []
+    for job, missing in waiting:
+        if together and job.session and together[-1][0][0].session == job.session:
+            together[-1].append((job, missing))
+        else:
+            together.append([(job, missing)])
+    return together
+
+
 def _keep_what_arrived(inbox: queue.Queue[_Message], ledger: Ledger) -> None:
     """Commit finished answers that still wait when a run ends early."""
     while not inbox.empty():
@@ -157,8 +189,8 @@ def _next(inbox: queue.Queue[_Message]) -> _Message | None:
 class _Worker:
     """A thread that opens one session and forwards what it yields."""
 
-    def __init__(self, job: Job, items: list[Item], inbox: queue.Queue[_Message], logs: Path | None) -> None:
-        self._job, self._items, self._inbox, self._logs = job, items, inbox, logs
+    def __init__(self, work: _Work, inbox: queue.Queue[_Message], logs: Path | None) -> None:
+        self._work, self._inbox, self._logs = work, inbox, logs
         self._stopped = threading.Event()
         self._session: Session | None = None
         threading.Thread(target=self._run, daemon=True).start()
@@ -170,21 +202,26 @@ class _Worker:
             self._session.close()
 
     def _run(self) -> None:
-        job = self._job
+        job = self._work[0][0]
         try:
             log = self._logs / f"{job.role}.log" if self._logs else None
-            self._session = session = open_session(job.arm, log)
+            self._session = session = open_session(job.arm, log, fresh=job.replicate > 0)
             if self._stopped.is_set():
                 session.close()
-            self._inbox.put(_Message(job, fingerprint=session.fingerprint()))
-            for answer in session.generate([Request(i.id, i.prompt, job.replicate) for i in self._items]):
-                self._inbox.put(_Message(job, answer=answer))
+            asked = job.arm
+            for job, items in self._work:
+                if isinstance(job.arm, NativeArm) and job.arm != asked:
+                    native.become(session, job.arm)
+                    asked = job.arm
+                self._inbox.put(_Message(job, fingerprint=session.fingerprint()))
+                for answer in session.generate([Request(i.id, i.prompt, job.replicate) for i in items]):
+                    self._inbox.put(_Message(job, answer=answer))
             session.close()
         except BaseException as error:  # handed to the writing thread, which raises it
             if not self._stopped.is_set():
                 self._inbox.put(_Message(job, error=error))
             return
-        self._inbox.put(_Message(job, ended=True))
+        self._inbox.put(_Message(self._work[0][0], ended=True))
 
 
 def require_unique_roles(jobs: Sequence[Job]) -> None:

@@ -7,32 +7,37 @@ import json
 import sqlite3
 from pathlib import Path
 
-from specsafe.battery import Battery
+from specsafe.battery import Battery, Item
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
+from specsafe.study.digest import row_digest, seal
 
-FORMAT = 4
+FORMAT = 5
 # What is small and always read comes before what is large and read for single items: SQLite then never
 # touches the overflow pages of the latter.
 SCHEMA = """
 CREATE TABLE study (id TEXT PRIMARY KEY, format INTEGER NOT NULL, created TEXT NOT NULL,
   version TEXT NOT NULL, config TEXT NOT NULL, resolved TEXT NOT NULL, battery TEXT NOT NULL,
-  complete INTEGER NOT NULL) STRICT;
+  complete INTEGER NOT NULL, sha256 TEXT NOT NULL) STRICT;
 CREATE TABLE item (id TEXT PRIMARY KEY, place INTEGER NOT NULL, prompt TEXT NOT NULL, axis TEXT NOT NULL,
   task TEXT NOT NULL, category TEXT NOT NULL, cluster TEXT NOT NULL, answers TEXT NOT NULL,
-  choices TEXT NOT NULL, wrong TEXT NOT NULL, published TEXT NOT NULL, scorer TEXT NOT NULL) STRICT;
+  choices TEXT NOT NULL, wrong TEXT NOT NULL, published TEXT NOT NULL, scorer TEXT NOT NULL,
+  sha256 TEXT NOT NULL) STRICT;
 CREATE TABLE arm (role TEXT PRIMARY KEY, id TEXT NOT NULL, replicate INTEGER NOT NULL, config TEXT NOT NULL,
-  planned INTEGER NOT NULL, fingerprint TEXT) STRICT;
+  planned INTEGER NOT NULL, fingerprint TEXT, sha256 TEXT NOT NULL) STRICT;
 CREATE TABLE sample (study TEXT NOT NULL, arm TEXT NOT NULL, item TEXT NOT NULL, replicate INTEGER NOT NULL,
   text_sha256 TEXT NOT NULL, tokens_sha256 TEXT, tokens INTEGER, finish TEXT NOT NULL, drafted INTEGER,
   accepted INTEGER, rounds INTEGER, accepted_at TEXT, letters TEXT, prompt_tokens INTEGER,
-  prefill_seconds REAL, seconds REAL, proved INTEGER NOT NULL, failed_attempts TEXT, text TEXT NOT NULL, token_ids TEXT, logprobs TEXT, top TEXT, columns TEXT,
+  prefill_seconds REAL, seconds REAL, proved INTEGER NOT NULL, failed_attempts TEXT, sha256 TEXT NOT NULL,
+  text TEXT NOT NULL, token_ids TEXT, logprobs TEXT, top TEXT, columns TEXT,
   PRIMARY KEY (study, arm, item, replicate)) STRICT;
 CREATE TABLE failure (arm TEXT NOT NULL, item TEXT NOT NULL, replicate INTEGER NOT NULL, reason TEXT NOT NULL,
-  tries INTEGER NOT NULL, PRIMARY KEY (arm, item, replicate)) STRICT;
+  tries INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (arm, item, replicate)) STRICT;
 CREATE TABLE score (item TEXT NOT NULL, text_sha256 TEXT NOT NULL, scorer TEXT NOT NULL, record TEXT NOT NULL,
-  PRIMARY KEY (item, text_sha256, scorer)) STRICT;
-CREATE TABLE event (number INTEGER PRIMARY KEY, at TEXT NOT NULL, what TEXT NOT NULL UNIQUE) STRICT;
+  sha256 TEXT NOT NULL, PRIMARY KEY (item, text_sha256, scorer)) STRICT;
+CREATE TABLE event (number INTEGER PRIMARY KEY, at TEXT NOT NULL, what TEXT NOT NULL UNIQUE,
+  sha256 TEXT NOT NULL) STRICT;
+CREATE TABLE manifest (name TEXT PRIMARY KEY, rows INTEGER NOT NULL, sha256 TEXT NOT NULL) STRICT;
 """
 
 
@@ -81,29 +86,25 @@ def _begin(db: sqlite3.Connection, config: Json, resolved: Json, battery: Batter
     for statement in filter(str.strip, SCHEMA.split(";")):
         db.execute(statement)
     db.execute(
-        "INSERT INTO study VALUES (?, ?, datetime('now'), ?, ?, ?, ?, 0)",
+        "INSERT INTO study VALUES (?, ?, datetime('now'), ?, ?, ?, ?, 0, '')",
         (study, FORMAT, version, dump(config), dump(resolved), battery.sha256),
     )
+    seal(db, "study", "id", study)
+    rows = [_item_row(i, n) for n, i in enumerate(battery.items)]
+    names = ", ".join(rows[0])
+    marks = ", ".join(f":{name}" for name in rows[0])
     db.executemany(
-        "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                i.id,
-                n,
-                i.prompt,
-                i.axis,
-                i.task,
-                i.category,
-                i.cluster,
-                *map(dump, lists),
-                i.published,
-                i.scorer,
-            )
-            for n, i in enumerate(battery.items)
-            for lists in [(i.answers, i.choices, i.wrong)]
-        ],
+        f"INSERT INTO item ({names}, sha256) VALUES ({marks}, :sha256)",  # noqa: S608
+        [{**row, "sha256": row_digest(row)} for row in rows],
     )
     db.commit()
+
+
+def _item_row(item: Item, place: int) -> Json:
+    """An item as its table keeps it: lists as JSON."""
+    plain = ("id", "prompt", "axis", "task", "category", "cluster", "published", "scorer")
+    lists = {name: dump(getattr(item, name)) for name in ("answers", "choices", "wrong")}
+    return {**{name: getattr(item, name) for name in plain}, **lists, "place": place}
 
 
 def _battery_changes(db: sqlite3.Connection, battery: Battery) -> str:

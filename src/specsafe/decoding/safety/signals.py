@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from specsafe.decoding.sums import total
+
 Array = NDArray[Any]
 
 OPENINGS = (
@@ -42,8 +44,8 @@ def distances(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor) -> Distances:
     log p = l - z with one z a row, so the sums of p log p, q log q and q log p are those of p l, q l_d and q l.
     """
     z, own, z_draft, own_draft = *_normalized(logits, p), *_normalized(draft, q)
-    entropy, draft_entropy = z - _total(p * own), z_draft - _total(q * own_draft)
-    kl = z - _total(q * own) - draft_entropy
+    entropy, draft_entropy = z - total(p * own), z_draft - total(q * own_draft)
+    kl = z - total(q * own) - draft_entropy
     return Distances(kl, (entropy - draft_entropy).clamp(min=0) / math.log(logits.shape[-1]))
 
 
@@ -51,14 +53,6 @@ def _normalized(logits: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """The z of each row, log sum exp [N], and the logits, none smaller than z + _LEAST."""
     z = logits.amax(-1) - p.amax(-1).log()
     return z, torch.maximum(logits, (z + _LEAST)[:, None])
-
-
-def _total(values: Tensor) -> Tensor:
-    """The sum of each row [N, V], in bits that do not depend on N.
-
-    torch lets its threads share one sum, and not several: a row alone is therefore summed as if it were two.
-    """
-    return values.sum(-1) if len(values) > 1 else values.expand(2, -1).sum(-1)[:1]
 
 
 class Openings(NamedTuple):

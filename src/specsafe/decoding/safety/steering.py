@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from specsafe.decoding.drafters import Look
+from specsafe.decoding.prefill import Look
 from specsafe.decoding.safety.parts import Steering
 from specsafe.decoding.safety.projection import TENSOR, require_shape
 from specsafe.errors import UserError

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -31,6 +32,7 @@ FILE_STYLE = (
     ".grid{stroke:#e3e6ea}.axis{stroke:#59616b}.limit{stroke:#1d2126;stroke-width:1.25;stroke-dasharray:4 3}"
     ".interval{stroke:#234b74;stroke-width:2.5}.cross{stroke:#bcc5ce}.leader{stroke:#59616b;stroke-width:.75}"
     ".mark{fill:#234b74;stroke:#234b74;stroke-width:1.5}.mark.edged{stroke:#fff;stroke-width:1.25}.sheet{fill:#fff}"
+    ".heat{fill:#234b74}.curve{stroke:#234b74;stroke-width:1.5}.frame{fill:none;stroke:#59616b}.mark.hollow{fill:#fff}"
 )
 
 
@@ -61,6 +63,25 @@ class Canvas:
         """A line from one place to another."""
         (x1, y1), (x2, y2) = one, other
         child(self._root, "line", x1=px(x1), y1=px(y1), x2=px(x2), y2=px(y2)).set("class", kind)
+
+    def rect(self, box: Box, kind: str, share: float = 1.0) -> None:
+        """A filled rectangle; share: how dark, of its class' colour."""
+        left, top, right, bottom = box
+        cell = child(
+            self._root,
+            "rect",
+            x=px(left),
+            y=px(top),
+            width=px(max(0.0, right - left)),
+            height=px(bottom - top),
+        )
+        cell.set("class", kind)
+        cell.set("fill-opacity", f"{share:.2f}")
+
+    def path(self, places: Sequence[tuple[float, float]], kind: str) -> None:
+        """A line through places."""
+        points = " ".join(f"{px(x)},{px(y)}" for x, y in places)
+        child(self._root, "polyline", points=points, fill="none").set("class", kind)
 
     def mark(self, x: float, y: float, shape: str, kind: str = "mark") -> None:
         """A shape of `figures.MARKS` around a place."""
