@@ -46,7 +46,8 @@ def main() -> None:
         inbox.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    config, loaded = inbox.get(), {}
+    loaded: Loaded = {}
+    config = inbox.get()
     while config is not None:
         stack = _opened(config, loaded, say)
         config = serve(stack, inbox, say)
