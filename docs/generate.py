@@ -31,9 +31,10 @@ DOCS = Path(__file__).parent
 AUDIT_CODES = {
     0: "Every answer is exact, or leaves the target at a near tie only.",
     2: "Something to mend, told in one line; what was audited is kept.",
-    3: "An answer leaves the target at a gap above 1 nat: the target alone would not have said it.",
+    3: "An answer leaves the target at a larger gap than a near tie: the target alone would not have said it.",
     4: "Nothing could be audited.",
-    5: "Some answers could not be audited; no larger gap among the others.",
+    5: "Some answers could not be audited, or clearly more leave the target than its own answers do; no larger gap.",
+    6: "The target's own answers leave it by more than 1 nat: it contradicts itself.",
 }
 NOTE = "<!-- Written by `python docs/generate.py` from the code. Do not edit. -->"
 
@@ -308,7 +309,7 @@ def exit_codes_page() -> Lines:
     yield ""
     yield from ("## specsafe audit", "")
     yield from table(["code", "what it says"], [[str(n), text] for n, text in AUDIT_CODES.items()])
-    yield "The first that holds of 3, 4, 5 and 0. What an audit can say: [audit](../audit.md)."
+    yield "The first that holds of 6, 3, 4, 5 and 0. What an audit can say: [audit](../audit.md)."
 
 
 # --- how many items ---------------------------------------------------------------------------------------

@@ -257,6 +257,13 @@ def test_above_temperature_0_items_are_the_units_however_many_samples_they_have(
     assert readings(noise.temperature(harmed), task="") == ["more harm"]
 
 
+def test_flips_are_held_against_those_of_the_target_itself():
+    m = make_study({"advbench": 150}, noise=0.02, leak=0.3)
+    found = noise.beyond_noise(m.tables())
+    assert readings(found, cell="3: llama typical k5", of="replicate") == ["more flips"]
+    assert readings(found, cell="2: llama exact k5", of="replicate") == ["no more flips shown"]
+
+
 def test_a_control_is_caught_and_a_weak_one_is_not():
     m = make_study({"advbench": 120}, noise=0.0)
     (strong,) = [x for x in noise.controls(m.tables()) if not x.task]

@@ -179,13 +179,14 @@ def test_the_target_takes_over_how_the_answers_were_prompted():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("kind=llamacpp", "cannot audit yet"),
-        ("kind=recorded,path=x", "cannot audit yet"),
+        ("kind=llamacpp", "this engine cannot audit"),
+        ("kind=recorded,path=x", "this engine cannot audit"),
         ("kind=native,temperature=1", "greedily"),
+        ("kind=openai,url=http://127.0.0.1/v1,temperature=1", "greedily"),
         ("kind=native,draft=self", "drafts nothing"),
     ],
 )
-def test_only_a_greedy_native_target_audits(text, told):
+def test_only_a_greedy_target_audits(text, told):
     with pytest.raises(UserError, match=told):
         target_arm(text, {})
 

@@ -35,7 +35,7 @@ def test_report_writes_the_files_and_says_how_the_hypotheses_stand(folder):
     assert found.returncode == 0, found.stderr
     for line in ("H0 ", "H4 ", "study.html", "study.md", "study.json"):
         assert line in found.stdout
-    assert "deviation" in found.stdout and (folder / "figures" / "forest.svg").is_file()
+    assert "deviation" in found.stdout and (folder / "figures" / "forest-1.svg").is_file()
 
 
 def test_analyze_prints_one_document_or_a_summary(folder):

@@ -19,6 +19,7 @@ VERSION = "0.32.0"
 EVER = 10**9
 ENDS = 0  # the token that ends an answer
 MODEL = "planted"
+WORDS = {ENDS: "<end>"}
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Plan:
     every: tuple = ()  # a fault that every request for an answer meets
     version: str = VERSION
     rule: str = ""  # told at /server_info
+    plugin: str = ""  # the setting of specsafe's plugin, told at /specsafe
+    plugin_idle: bool = False  # it decides nothing
     counters_reset_after: int = EVER
     counter_names: tuple = ("num_drafts", "num_draft_tokens", "num_accepted_tokens")
     accepted_too_many: bool = False
@@ -48,6 +51,12 @@ class Plan:
     later: dict = field(default_factory=dict)  # prompt -> text once it was answered before
     fickle: bool = False  # every answer is another one
     miscounts: int = 0  # the counters move by so much more
+    own: dict = field(
+        default_factory=dict
+    )  # prompt -> what it says of it as a target, where that is not its answer
+    audit: str = ""  # how prompt_logprobs are wrong
+    moved: float = 0.0  # nats by which a log-probability differs between decoding and prefill
+    room: int = 4096
 
 
 class Planted(ThreadingHTTPServer):
@@ -56,8 +65,8 @@ class Planted(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 2048
 
-    def __init__(self, plan, port=0):
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, plan, port=0, host="127.0.0.1"):
+        super().__init__((host, port), _Handler)
         self.plan, self.lock = plan, threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.seen, self.asked, self.most, self.now = [], {}, 0, 0
@@ -110,6 +119,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "num_speculative_tokens": plan.limit,
             }
             self._json({"vllm_config": {"speculative_config": told}})
+        elif self.path == "/specsafe" and plan.plugin:
+            drafted = 0 if plan.plugin_idle else server.counted[1]
+            worker = {"specsafe": "0.1.0", "setting": plan.plugin, "lossless": plan.plugin == "standard"}
+            self._json({"workers": [worker | {"decided": {plan.plugin: {"drafted": drafted}}}]})
         elif self.path == "/metrics" and plan.tells in ("counters", "request") and plan.drafts:
             with server.lock:
                 values = dict(zip(plan.counter_names, server.counted, strict=False))
@@ -130,8 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
         server, plan = self.server, self.server.plan
         if plan.key and not self._allowed():
             return None
-        if self.path == "/tokenize":
-            return self._json({"tokens": [token(body["prompt"])]})
+        if self.path in ("/tokenize", "/detokenize"):
+            return self._json(self._tokenized(body))
+        if isinstance(body.get("prompt"), list):
+            with server.lock:
+                server.seen.append(body)
+            return self._read(body)
         prompt = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
         led = "messages" in body and body["messages"][-1]["role"] == "assistant"
         if led:
@@ -206,6 +223,46 @@ class _Handler(BaseHTTPRequestHandler):
             if plan.drafts and plan.tells == "request":
                 reply["timings"] |= {"draft_n": drafted, "draft_n_accepted": accepted}
         return reply
+
+    def _tokenized(self, body):
+        if "tokens" in body:
+            return {"prompt": " ".join(WORDS[t] for t in body["tokens"])}
+        led = "messages" in body and body["messages"][-1]["role"] == "assistant"
+        prompt = body["prompt"] if "prompt" in body else body["messages"][-2 if led else -1]["content"]
+        marked = (
+            [ANSWER] if body.get("add_special_tokens", True) and (" " in prompt or "messages" in body) else []
+        )
+        words = [prompt] if len(prompt.strip()) == 1 else prompt.split(" ")
+        tokens = [token(w) for w in words] + marked
+        return {"tokens": tokens, "count": len(tokens), "max_model_len": self.server.plan.room}
+
+    def _read(self, body):
+        """What the planted target says of given tokens: its own words have rank 1, others a worse one."""
+        plan, tokens = self.server.plan, body["prompt"]
+        prompt, said = tokens[: tokens.index(ANSWER)], tokens[tokens.index(ANSWER) + 1 :]
+        asked = " ".join(WORDS[t] for t in prompt)
+        kind, _ = plan.faults.get(asked, ("", 0))
+        if kind in _FAULTS:
+            return _FAULTS[kind](self)
+        text = plan.own.get(asked, plan.answers.get(asked, plan.otherwise))
+        own = [token(w) for w in text.split(" ")] + [ENDS]
+        rows = [None, *({str(t): {"logprob": -0.5, "rank": 1}} for t in [*prompt[1:], ANSWER])]
+        for n, given in enumerate(said):
+            rank = 1 if n < len(own) and own[n] == given else 2
+            row = {str(given): {"logprob": -0.1 - plan.moved - (rank - 1) * plan.gap, "rank": rank}}
+            if body["prompt_logprobs"]:
+                other = own[n] if rank == 2 and n < len(own) else token("else")
+                row[str(other)] = {"logprob": -0.1 - plan.moved if rank == 2 else -9.0, "rank": 3 - rank}
+            rows.append(row)
+        rows = _WRONG.get(plan.audit, lambda r: r)(rows)
+        ends = said == own[:-1]
+        choice = {
+            "index": 0,
+            "text": "",
+            "finish_reason": "stop" if ends else "length",
+            "prompt_logprobs": rows,
+        }
+        return self._json({"choices": [choice]})
 
     def _logprobs(self, words, ids, chat):
         plan = self.server.plan
@@ -330,6 +387,31 @@ _FAULTS = {
 }
 
 
+def _last(change):
+    """The rows with their last one changed."""
+    return lambda rows: [*rows[:-1], {k: v | change for k, v in rows[-1].items()}]
+
+
+_WRONG = {
+    "none": lambda rows: None,
+    "short": lambda rows: rows[:-1],
+    "long": lambda rows: [*rows, rows[-1]],
+    "other token": lambda rows: [*rows[:-1], {"5": {"logprob": -0.1, "rank": 1}}],
+    "no rank": lambda rows: [*rows[:-1], {k: {"logprob": -0.1} for k in rows[-1]}],
+    "rank 0": _last({"rank": 0}),
+    "text": _last({"logprob": "\x1b]0;owned\x07"}),
+    "null": _last({"logprob": None}),
+    "nan": _last({"logprob": float("nan")}),
+    "positive": _last({"logprob": 3.0}),
+    "contradiction": _last({"rank": 2}),
+}
+
+
 def token(word):
     """The id of a word, the same in every process."""
-    return 1 + int.from_bytes(hashlib.sha256(word.encode()).digest()[:3], "big")
+    number = 1 + int.from_bytes(hashlib.sha256(word.encode()).digest()[:3], "big")
+    WORDS[number] = word
+    return number
+
+
+ANSWER = token("<answer>")  # where a prompt ends

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from specsafe.analysis.read import read_tables
-from specsafe.analysis.tables import Earlier, Names, rates_of
+from specsafe.analysis.tables import Earlier, rates_of
 from specsafe.errors import UserError
 from specsafe.stats import proportion
 from specsafe.study.ledger import Ledger
@@ -39,8 +39,8 @@ def baselines_of(ledger: Ledger) -> Earlier:
     tables = read_tables(ledger, cells, tasks=ledger.resolved()["tasks"])
     items: dict[Key, dict[str, bool]] = {}
     for cell in cells:
-        ids: Names = np.array(cell.items, dtype=np.str_)
-        for item, rate in zip(cell.items, rates_of(tables, cell, ids), strict=True):
+        rates, _ = rates_of(tables, cell, cell.items)
+        for item, rate in zip(cell.items, rates, strict=True):
             if not np.isnan(rate):
                 place = items.setdefault((cell.model, tables.items[item].task), {})
                 place.setdefault(item, bool(rate))

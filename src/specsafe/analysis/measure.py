@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specsafe.analysis.result import Estimate
+from specsafe.analysis.result import Estimate, Unit
 from specsafe.analysis.tables import Flags, Floats, Paired, Tables
 from specsafe.stats import (
     Bootstrap,
@@ -175,18 +175,19 @@ def share(name: str, p: Proportion, *, p_value: float | None = None, **parts: fl
     )
 
 
-def ratio(name: str, r: Ratio, **parts: float) -> Estimate:
-    """A ratio of sums."""
+def ratio(name: str, r: Ratio, *, unit: Unit = "share", **parts: float) -> Estimate:
+    """A ratio of sums over items; without an interval where no item differs from another."""
+    known = r.low is not None and r.high is not None and r.low < r.high
     return Estimate(
         name=name,
         estimate=r.estimate,
-        low=r.low,
-        high=r.high,
+        low=r.low if known else None,
+        high=r.high if known else None,
         k=r.k,
         n=r.n,
-        method=r.method,
+        method=r.method if known else f"{r.method}: nothing varies, no interval",
         confidence=r.confidence,
-        unit="ratio",
+        unit=unit,
         parts={"items": float(r.items), **{k.replace("_", " "): v for k, v in parts.items()}},
     )
 

@@ -21,6 +21,7 @@ from specsafe.study.cells import Cell
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Names = NDArray[np.str_]
+AMBIGUOUS = 2.0
 
 
 class Row(NamedTuple):
@@ -88,6 +89,11 @@ class Tables:
             if cell.baseline
         }
 
+    @cached_property
+    def known_rates(self) -> dict[tuple[str, tuple[str, ...]], tuple[Floats, Floats]]:
+        """What `rates_of` has found: cells share baselines."""
+        return {}
+
     def of(self, *parts: str, where: str | None = None) -> list[Cell]:
         """Cells of some parts, in one place or in all, in the protocol's order."""
         return [c for c in self.cells.values() if c.part in parts and where in (None, c.where)]
@@ -140,11 +146,11 @@ class Paired(NamedTuple):
         return mask
 
 
-def harm_of(row: Row | None, opposite: bool = False) -> float:
-    """1 for harm, 0 for none, NaN for what is not answered or not scored; ambiguous: harm, or none in the opposite reading."""
+def harm_of(row: Row | None) -> float:
+    """1 for harm, 0 for none, AMBIGUOUS for a label that only counts against its arm, NaN for what is not scored."""
     if row is None or row.label in ("", UNSCORED):
         return float("nan")
-    return float(not opposite if row.harm is None else row.harm)
+    return AMBIGUOUS if row.harm is None else float(row.harm)
 
 
 def kept_replicates(cell: Cell) -> tuple[int, ...]:
@@ -152,11 +158,22 @@ def kept_replicates(cell: Cell) -> tuple[int, ...]:
     return cell.replicates if cell.temperature > 0 else cell.replicates[:1]
 
 
-def rates_of(tables: Tables, cell: Cell, ids: Names, opposite: bool = False) -> Floats:
-    """Share of harm among the scored samples of each item of a cell; NaN where there is none."""
-    rows, kept = tables.rows[cell.key], kept_replicates(cell)
-    values = np.array([[harm_of(rows.get((i, r)), opposite) for r in kept] for i in ids.tolist()], float)
-    values = values.reshape(len(ids), len(kept))
+def rates_of(tables: Tables, cell: Cell, items: tuple[str, ...]) -> tuple[Floats, Floats]:
+    """Share of harm among the scored samples of each item, ambiguous answers as harm and as none; NaN where there is none."""
+    place = cell.key, items
+    if place not in tables.known_rates:
+        rows, kept = tables.rows[cell.key], kept_replicates(cell)
+        values = np.array([[harm_of(rows.get((i, r))) for r in kept] for i in items], float)
+        values = values.reshape(len(items), len(kept))
+        tables.known_rates[place] = (
+            _mean(np.where(values == AMBIGUOUS, 1.0, values)),
+            _mean(values % AMBIGUOUS),
+        )
+    return tables.known_rates[place]
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean of what is known in each row."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(known.any(1), np.nansum(values, axis=1) / known.sum(1), np.nan)
@@ -168,7 +185,7 @@ def pair_up(tables: Tables, base: Cell, cell: Cell) -> Paired:
     ids = np.array([i.id for i in items], dtype=np.str_)
     one, other = tables.rows[base.key], tables.rows[cell.key]
     first = [(one.get((i, base.replicates[0])), other.get((i, cell.replicates[0]))) for i in cell.items]
-    before, after = rates_of(tables, base, ids), rates_of(tables, cell, ids)
+    (before, before_), (after, after_) = (rates_of(tables, c, cell.items) for c in (base, cell))
     return Paired(
         cell=cell,
         base=base,
@@ -179,8 +196,8 @@ def pair_up(tables: Tables, base: Cell, cell: Cell) -> Paired:
         cluster=np.array([i.cluster for i in items], dtype=np.str_),
         before=before,
         after=after,
-        before_=rates_of(tables, base, ids, True),
-        after_=rates_of(tables, cell, ids, True),
+        before_=before_,
+        after_=after_,
         both=np.array([a is not None and b is not None for a, b in first], bool),
         same=np.array([bool(a and b and a.text_sha256 == b.text_sha256) for a, b in first], bool),
         scored=~np.isnan(before) & ~np.isnan(after),

@@ -21,6 +21,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS target (arm TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS audited (arm TEXT NOT NULL, claim TEXT NOT NULL, tokens INTEGER, retokenized INTEGER,
   fork INTEGER, gap REAL, rank INTEGER, seconds REAL, reason TEXT, PRIMARY KEY (arm, claim)) STRICT;
+CREATE TABLE IF NOT EXISTS calibration (arm TEXT NOT NULL, answers TEXT NOT NULL, found TEXT NOT NULL,
+  PRIMARY KEY (arm, answers)) STRICT;
 """
 
 
@@ -50,6 +52,19 @@ class Store:
     def set_fingerprint(self, fingerprint: Json) -> None:
         """Keep what runs."""
         self._db.execute("INSERT OR IGNORE INTO target VALUES (?, ?)", (self._arm, dump(fingerprint)))
+        self._db.commit()
+
+    def calibration(self, answers: str) -> Json | None:
+        """What was found when these answers were asked for; None if it never was."""
+        query = "SELECT found FROM calibration WHERE arm = ? AND answers = ?"
+        row = self._db.execute(query, (self._arm, answers)).fetchone()
+        return None if row is None else dict(json.loads(row[0]))
+
+    def set_calibration(self, answers: str, found: Json) -> None:
+        """Keep what a calibration found."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO calibration VALUES (?, ?, ?)", (self._arm, answers, dump(found))
+        )
         self._db.commit()
 
     def rows(self) -> dict[str, Row]:

@@ -15,8 +15,10 @@ def audit(
     target: Annotated[
         str,
         typer.Option(
-            help="The target: kind=native,key=value,… What it leaves open (model, chat template, system prompt, "
-            "prefill, limits) is that of the ledger's arm."
+            "--target",
+            "--engine",
+            help="The target: kind=native,key=value,… or kind=openai,url=… What it leaves open (model, chat template, "
+            "system prompt, prefill, limits) is that of the ledger's arm.",
         ),
     ] = "kind=native",
     role: Annotated[
@@ -24,6 +26,15 @@ def audit(
     ] = None,
     battery: Annotated[
         str | None, typer.Option(help="Of a JSONL file: the battery whose prompts its item ids mean.")
+    ] = None,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Answers of the target alone that tell how far its rounding moves a choice. Left out: 16 of a server, 0 "
+            "of kind=native.",
+        ),
     ] = None,
     json_: Annotated[
         bool,
@@ -40,8 +51,9 @@ def audit(
 ) -> None:
     """Tell of each answer whether its tokens are what the target alone would have chosen greedily.
 
-    Exit code: 0 all exact or at near ties, 2 operational, 3 an answer leaves the target by more than 1 nat, 4
-    nothing could be audited, 5 some answers could not be audited.
+    Exit code: 0 all exact or at near ties, 2 operational, 3 an answer leaves the target by more than a near tie, 4
+    nothing could be audited, 5 some answers could not be audited or clearly more leave the target than its own, 6 the
+    target contradicts itself.
     """
     from specsafe.audit.answers import beside
     from specsafe.audit.run import run_audit
@@ -52,7 +64,16 @@ def audit(
 
     folder = out or beside(answers, role)
     with progress_reporter() as report, storage_errors(folder, answers):
-        done = run_audit(answers, target, role=role, battery=battery, out=folder, notice=say, report=report)
+        done = run_audit(
+            answers,
+            target,
+            role=role,
+            battery=battery,
+            out=folder,
+            calibrate_on=calibrate,
+            notice=say,
+            report=report,
+        )
     result = done.result
     document = to_json(Envelope(command="audit", exit_code=result.exit_code, result=result))
     with storage_errors(folder):

@@ -146,7 +146,8 @@ def _generate(run: _Run, ledger: Ledger, rows: list[str]) -> None:
     of = arms(run.config)
     for row in set(untrained(run.config)) & set(rows):
         of[row] = of[row].model_copy(update={"steering": str(_projection(run, row))})
-    jobs = [Job(r, of[r], arm_id(of[r], native.check(of[r])), 0, run.battery.items) for r in rows]
+    items, together = run.battery.items, "rows"  # they share their networks, which are loaded once
+    jobs = [Job(r, of[r], arm_id(of[r], native.check(of[r])), 0, items, together) for r in rows]
     require_unique_roles(jobs)
     _require_unchanged(jobs, ledger)
     if jobs:

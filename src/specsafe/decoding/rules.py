@@ -30,6 +30,7 @@ __all__ = [
     "Threshold",
     "Typical",
     "make_rule",
+    "settable",
 ]
 
 RULES: Mapping[str, type[AcceptanceRule]] = {
@@ -70,7 +71,7 @@ def make_rule(name: str, **parameters: Any) -> AcceptanceRule:
     """
     if name not in RULES:
         raise UserError(f"unknown acceptance rule {name!r}", f"rules are: {', '.join(RULES)}")
-    taken = _parameters(RULES[name])
+    taken = settable(RULES[name])
     for parameter in parameters:
         if parameter not in taken:
             known = f"it takes: {', '.join(taken)}" if taken else "it takes no parameter; leave it out"
@@ -85,7 +86,7 @@ def make_rule(name: str, **parameters: Any) -> AcceptanceRule:
     return RULES[name](**parameters)
 
 
-def _parameters(rule: type) -> dict[str, Field[Any]]:
+def settable(rule: type) -> dict[str, Field[Any]]:
     """What a user may set: `accumulated` is chosen by the rule's name instead."""
     return {field.name: field for field in fields(rule) if field.name in _RANGES}
 

@@ -213,8 +213,8 @@ def open_stack(config: Json, loaded: Loaded | None = None) -> Stack:
         drafts = config["draft"] != "none"
         rule = make_rule(config["rule"], **config["rule_parameters"]) if drafts else Agreement()
     read_by_draft = load_tokenizer(_folder(config["draft_path"])) if config["draft_path"] else tokenizer
-    network, letters = draft[0] if draft else None, _letters(tokenizer)
-    stack = Stack(config, tokenizer, target, network, found, rule, letters, read_by_draft, method)
+    drafting, letters = draft[0] if draft else None, _letters(tokenizer)
+    stack = Stack(config, tokenizer, target, drafting, found, rule, letters, read_by_draft, method)
     return _steered(stack) if method is not None and method.steering is not None else stack
 
 

@@ -15,6 +15,7 @@ from specsafe.engines.arms import (
     NativeArm,
     OpenAIArm,
     RecordedArm,
+    VllmArm,
     arm_id,
     parse_arm,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Request",
     "Sample",
     "Session",
+    "VllmArm",
     "arm_id",
     "check_arm",
     "open_session",
@@ -45,21 +47,25 @@ __all__ = [
 
 def check_arm(arm: AnyArm) -> dict[str, str]:
     """Hashes of the files behind an arm; raises UserError where it could not run. Loads no model."""
-    from specsafe.engines import llamacpp, native, openai, recorded
+    from specsafe.engines import llamacpp, native, openai, recorded, vllm
 
     if isinstance(arm, AnswersArm):
         return recorded.check(arm)
     if isinstance(arm, OpenAIArm):
         return openai.check(arm)
+    if isinstance(arm, VllmArm):
+        return vllm.check(arm)
     return native.check(arm) if isinstance(arm, NativeArm) else llamacpp.check(arm)
 
 
-def open_session(arm: AnyArm, log: Path | None = None) -> Session:
-    """Open an arm. log: file that takes what the engine prints."""
-    from specsafe.engines import llamacpp, native, openai, recorded
+def open_session(arm: AnyArm, log: Path | None = None, *, fresh: bool = False) -> Session:
+    """Open an arm. log: file that takes what the engine prints. fresh: a server that runs already will not do."""
+    from specsafe.engines import llamacpp, native, openai, recorded, vllm
 
     if isinstance(arm, AnswersArm):
         return recorded.open_session(arm)
     if isinstance(arm, OpenAIArm):
-        return openai.open_session(arm)
+        return openai.open_session(arm, log, fresh=fresh)
+    if isinstance(arm, VllmArm):
+        return vllm.open_session(arm, log)
     return native.open_session(arm, log) if isinstance(arm, NativeArm) else llamacpp.open_session(arm, log)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -66,6 +67,10 @@ class LiveArm(FrozenArm):
     def lossless(self) -> bool:
         """Whether the rule claims to leave the target's distribution alone."""
         return self.rules.get(self.rule_in_force, True)
+
+    def handed_on(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What an arm that is matched to this one takes over, beside what it is given."""
+        return self.model_dump()
 
     def _auto_rule(self) -> str:
         raise NotImplementedError

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from typing import ClassVar, Literal, Self
+import shlex
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -17,17 +20,28 @@ SERVED = "served"  # a draft that the user did not name
 
 
 class OpenAIArm(LiveArm):
-    """A server that runs already, asked over HTTP. What the arm says of speculation is a claim, held against what the server tells."""
+    """A server, asked over HTTP: one that runs already, or one that specsafe starts.
+
+    What the arm says of speculation is a claim, held against what the server tells.
+    """
 
     rules: ClassVar[dict[str, bool]] = LOSSLESS
     speculation_fields: ClassVar[tuple[str, ...]] = (
-        *("url", "model", "draft", "rule", "num_speculative_tokens"),
+        *("url", "serve", "model", "draft", "rule", "num_speculative_tokens"),
         *("key_env", "insecure", "dialect", "telemetry"),
     )
     width_fields: ClassVar[tuple[str, ...]] = speculation_fields
 
     kind: Literal["openai"] = "openai"
-    url: str = Field(description="address of the API, as http://127.0.0.1:8000/v1")
+    url: str = Field("", description="address of the API, as http://127.0.0.1:8000/v1")
+    serve: str = Field(
+        "",
+        description="instead of url: the command that starts the server, with {port} where the port goes; no shell reads it. "
+        "It is started on this machine, and ended with all its processes",
+    )
+    serve_timeout: float = Field(
+        900, gt=0, le=86400, description="seconds until a server that was started must answer"
+    )
     model: str = Field("", description="name of the model on the server; empty: the only one it serves")
     draft: str = Field(
         "none",
@@ -65,6 +79,8 @@ class OpenAIArm(LiveArm):
     @field_validator("url")
     @classmethod
     def _plain_address(cls, url: str) -> str:
+        if not url:
+            return ""
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
@@ -87,8 +103,27 @@ class OpenAIArm(LiveArm):
             raise ValueError(f"unknown rule {rule!r}; known: {', '.join(LOSSLESS)}")
         return rule
 
+    @field_validator("serve")
+    @classmethod
+    def _startable(cls, serve: str) -> str:
+        if not serve:
+            return ""
+        try:
+            words = shlex.split(serve)
+        except ValueError as error:
+            raise ValueError(f"this is no command: {error}") from error
+        if not any("{port}" in word for word in words):
+            raise ValueError("the command must say where its port goes: --port {port}")
+        if any(word.startswith("--api-key") for word in words):
+            raise ValueError(
+                "a key in the command would be stored; give the server its key by its environment, and name it with key_env="
+            )
+        return serve
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if bool(self.url) == bool(self.serve):
+            raise ValueError("name url= (a server that runs) or serve= (a command that starts one), not both")
         if self.url.startswith("http://") and not self.loopback and not self.insecure:
             raise ValueError(
                 "prompts and key would cross the network in the clear; use https, or insecure=true"
@@ -103,8 +138,20 @@ class OpenAIArm(LiveArm):
         return self.draft != "none" or self.rule != "auto" or self.num_speculative_tokens is not None
 
     @property
+    def address(self) -> str:
+        """Where it is, or the command that starts it: what tells one server from another."""
+        return self.url or self.serve
+
+    def handed_on(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """See LiveArm.handed_on: of url and serve only what is not given anew."""
+        replaced = {"url", "serve"} if {"url", "serve"} & set(given) else set()
+        return {k: v for k, v in self.model_dump().items() if k not in replaced}
+
+    @property
     def loopback(self) -> bool:
         """Whether the server is on this machine, by its address alone: no name is looked up."""
+        if not self.url:
+            return True
         host = urlsplit(self.url).hostname or ""
         try:
             return ipaddress.ip_address(host).is_loopback
@@ -130,6 +177,13 @@ class OpenAIArm(LiveArm):
 
     def leak_arm(self, rate: float) -> None:
         """A server of somebody else's cannot be made to leak."""
+
+
+def serve_words(serve: str) -> set[str]:
+    """Programs and modules that a command names, without folders: python -m vllm.entrypoints.… names vllm."""
+    return {PurePath(word).name for word in shlex.split(serve)} | {
+        word.partition(".")[0] for word in shlex.split(serve) if "/" not in word
+    }
 
 
 def _require_texts(text: str) -> None:

@@ -15,6 +15,7 @@ from specsafe.engines.arm_llamacpp import LlamaCppArm
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.arm_openai import OpenAIArm
 from specsafe.engines.arm_recorded import AnswersArm, InspectArm, LmEvalArm, RecordedArm
+from specsafe.engines.arm_vllm import VllmArm
 from specsafe.errors import UserError
 
 __all__ = [
@@ -28,10 +29,11 @@ __all__ = [
     "NativeArm",
     "OpenAIArm",
     "RecordedArm",
+    "VllmArm",
     "arm_id",
     "parse_arm",
 ]
-AnyArm = LlamaCppArm | NativeArm | OpenAIArm | RecordedArm | InspectArm | LmEvalArm
+AnyArm = LlamaCppArm | NativeArm | OpenAIArm | RecordedArm | InspectArm | LmEvalArm | VllmArm
 Arm = Annotated[AnyArm, Field(discriminator="kind")]
 _ARM: TypeAdapter[AnyArm] = TypeAdapter(Arm)
 _KINDS: dict[str, type[AnyArm]] = {
@@ -41,6 +43,7 @@ _KINDS: dict[str, type[AnyArm]] = {
     "recorded": RecordedArm,
     "inspect": InspectArm,
     "lm_eval": LmEvalArm,
+    "vllm": VllmArm,
 }
 _PAIR = re.compile(r'\s*([A-Za-z_]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^,"]*)\s*(?:,|$)')
 
@@ -73,7 +76,7 @@ def parse_arm(text: str, inherit: AnyArm | None = None, otherwise: Mapping[str, 
             f"unknown key {unknown[0]!r} for kind={kind}", f"keys: {', '.join(_KINDS[kind].model_fields)}"
         )
     if isinstance(inherit, LiveArm) and inherit.kind == kind:
-        given = {**inherit.model_dump(), **given}
+        given = {**inherit.handed_on(given), **given}
     given = {**(otherwise or {}), **given}
     try:
         return _ARM.validate_python(given)

@@ -13,7 +13,6 @@ from specsafe.decoding.safety.projection import Pair, read_projection, require_f
 from specsafe.drafts import model_file
 from specsafe.drafts.layers import parse_keep
 from specsafe.engines.arm_native import NativeArm
-from specsafe.engines.arms import AnyArm
 from specsafe.engines.base import Audited, Claim, Failure, Json, Request, Sample, Session
 from specsafe.engines.worker import WorkerSession, WorkerSpec, cores
 from specsafe.errors import UserError
@@ -36,9 +35,9 @@ def check_models(arm: NativeArm) -> dict[str, str]:
     if missing:
         raise UserError(f"the native engine needs {missing[0]}", "pip install 'specsafe[native]'")
     _kept_layers(arm.draft), _longest_ngram(arm.draft)
-    found = {"model": _sha256(model_path(arm.model))}
+    found = {"model": sha256_of_model(model_path(arm.model))}
     draft = draft_path(arm)
-    return found if draft is None else {**found, "draft": _sha256(draft)}
+    return found if draft is None else {**found, "draft": sha256_of_model(draft)}
 
 
 def _steering(arm: NativeArm, files: dict[str, str]) -> dict[str, str]:
@@ -175,22 +174,8 @@ def require_room(session: Session, arm: NativeArm, requests: Iterable[Request]) 
         )
 
 
-def auditor(arm: AnyArm) -> NativeArm:
-    """The arm, if it can audit. Raises UserError otherwise."""
-    if not isinstance(arm, NativeArm):
-        raise UserError(f"kind={arm.kind}: this engine cannot audit yet", "use --target kind=native,…")
-    if arm.temperature > 0:
-        raise UserError(
-            f"temperature={arm.temperature:g}: an audit asks what the target would say greedily",
-            "use temperature=0",
-        )
-    if arm.speculative:
-        raise UserError(f"draft={arm.draft}: the target of an audit drafts nothing", "leave draft= out")
-    return arm
-
-
 def audit(session: WorkerSession, claims: Iterable[Claim]) -> Iterator[Audited | Failure]:
-    """Audit answers in a session of an arm that `auditor` lets through, one answer an item, in any order."""
+    """Audit answers in a session of an arm that auditing.auditor lets through, one answer an item, in any order."""
     asked: dict[str, Json] = {}
     for c in claims:
         answer = {"text": c.text, "token_ids": c.token_ids, "finish": c.finish}
@@ -246,8 +231,8 @@ def _as_rule(arm: NativeArm) -> dict[str, float]:
     return {"rate" if name == "leak" else name: value for name, value in arm.rule_parameters.items()}
 
 
-def _sha256(path: str) -> str:
-    """Of a file; of a folder, over the names and hashes of what a model is read from."""
+def sha256_of_model(path: str) -> str:
+    """SHA-256 of a file; of a folder, over the names and hashes of what a model is read from. Raises UserError."""
     place = Path(path.removeprefix("transformers:"))
     if place.is_file():
         return sha256_file(place)

@@ -11,15 +11,18 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from specsafe.engines import served
 from specsafe.engines.arm_openai import OpenAIArm
 from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
 from specsafe.engines.openai_client import Client, GaveUp, Passing, Refused, api_key, patiently
 from specsafe.engines.openai_counters import Counters, read_counters
 from specsafe.engines.openai_dialects import DIALECTS, Drafting, ImpossibleCounts, ReplyError
+from specsafe.engines.openai_plugin import Plugin, look_for_plugin
 from specsafe.engines.openai_reply import Read, Unanswerable, read_reply, request_body
 from specsafe.engines.openai_rules import require_producible
 from specsafe.engines.openai_server import Server, gone, look_at
@@ -29,8 +32,10 @@ AT_ONCE = 8
 PLAIN = Request("plain prompt", "Say hello.")
 _PLAIN_TOKENS = 8
 _SETTLE_SECONDS, _SETTLE_TRIES = 0.05, 40  # counters may follow an answer by some moments
+_END_SECONDS = 2.0  # a server that died is cleaned up behind before that is known
 Source = Literal["request", "counters", "none"]
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Tells(NamedTuple):
@@ -68,16 +73,28 @@ def can_prefill(arm: OpenAIArm, dialect: str) -> bool:
     return arm.chat_template == "off" or DIALECTS[dialect].prefill is not None
 
 
-def open_session(arm: OpenAIArm) -> OpenAISession:
-    """Ask the server who it is and what its replies hold. Raises UserError where it does not answer, or drafts unasked."""
+def open_session(arm: OpenAIArm, log: Path | None = None, *, fresh: bool = False) -> OpenAISession:
+    """Ask the server who it is and what its replies hold; one that is ours to start is started.
+
+    log: takes what a started server prints. fresh: it must be a new start. Raises UserError where it does not answer,
+    or drafts unasked.
+    """
     check(arm)
-    return OpenAISession(arm)
+    if not arm.serve:
+        return OpenAISession(arm)
+    running = served.acquire(arm, log, fresh=fresh)
+    try:
+        return OpenAISession(arm.model_copy(update={"url": running.url}), running)
+    except BaseException:
+        served.release(running)
+        raise
 
 
 class OpenAISession:
     """See engines.base.Session."""
 
-    def __init__(self, arm: OpenAIArm) -> None:
+    def __init__(self, arm: OpenAIArm, running: served.Running | None = None) -> None:
+        self._running = running
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -94,12 +111,21 @@ class OpenAISession:
                 }
             )
             check(self.arm)
+            before = self._plugin()
+            if before is not None:
+                self.server = self.server._replace(rule=before.rule)
             if arm.speculative:
                 require_producible(
-                    arm.rule_in_force, self.server.dialect, self.server.version or "", arm.temperature
+                    arm.rule_in_force,
+                    self.server.dialect,
+                    self.server.version or "",
+                    arm.temperature,
+                    plugin=before is not None,
                 )
                 self._hold_against_the_server()
             self.tells: Tells = self._wait(self._first_look())
+            self.plugin = self._plugin()
+            self.rule_proof = self.plugin.proof(before) if self.plugin else ""
         except BaseException:
             self.close()
             raise
@@ -115,13 +141,29 @@ class OpenAISession:
             "served_model": server.model,
             **known,
             "prompt": "chat template of the server" if arm.chat_template == "on" else "raw completion",
-            "rule": server.rule if arm.speculative and server.rule else arm.rule_in_force,
-            "rule_proved": bool(arm.speculative and server.rule),
-            "lossless": arm.lossless,
+            **self._rule(),
             "concurrency": arm.concurrency,
             "token_ids": tells.token_ids,
             "logprobs": tells.logprobs,
             "drafting_told_by": tells.drafting,
+            **({"started_by_specsafe": True} if arm.serve else {}),
+        }
+
+    def _rule(self) -> Json:
+        """Of the fingerprint: the acceptance rule, and what shows that it is in force."""
+        arm, named, plugin = self.arm, self.server.rule, self.plugin
+        if not arm.speculative or not named:
+            return {"rule": arm.rule_in_force, "rule_proved": False, "lossless": arm.lossless}
+        if plugin is None:
+            return {"rule": named, "rule_proved": True, "lossless": arm.lossless}
+        proof = {"rule_proof": self.rule_proof} if self.rule_proof else {}
+        lossless = arm.lossless and plugin.lossless
+        return {
+            "rule": plugin.setting,
+            "rule_proved": bool(self.rule_proof),
+            **proof,
+            "lossless": lossless,
+            "plugin": f"specsafe {plugin.version}",
         }
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
@@ -129,13 +171,17 @@ class OpenAISession:
 
         Raises UserError where the server is gone, refuses everybody, or tells impossible counts.
         """
-        answers: queue.SimpleQueue[Sample | Failure | None] = queue.SimpleQueue()
         asked = list(requests)
         for request in asked:
             refuse_reply(request, "kind=openai")
-        run = self._submit(self._answer_all(asked, answers))
-        while (answer := answers.get()) is not None:
-            yield answer
+        yield from self.each(asked, self._answer)
+
+    def each(self, things: Sequence[U], work: Callable[[U], Awaitable[T]]) -> Iterator[T]:
+        """Work on things, as many at a time as the arm says -> results as they come. Raises what `work` raises."""
+        results: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+        run = self._submit(self._work_on_all(things, work, results))
+        while (result := results.get()) is not None:
+            yield result[0]
         if not self._closed:
             run.result()
 
@@ -149,10 +195,20 @@ class OpenAISession:
             if self._closed:
                 return
             self._closed = True
+        if self._running is not None and hasattr(self, "tells"):  # one that did not open was never handed out
+            served.release(self._running)
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def post(self, path: str, body: Json, *, api: bool = True) -> Json:
+        """See openai_client.Client.post; within `each`."""
+        return await self._client.post(path, body, api=api)
+
+    def _plugin(self) -> Plugin | None:
+        """What specsafe's plugin tells now, where the server is a vLLM that has it."""
+        return self._wait(look_for_plugin(self._client, self.arm)) if self.server.dialect == "vllm" else None
 
     # --- the thread of the loop ---------------------------------------------------------------------------
 
@@ -171,23 +227,36 @@ class OpenAISession:
         if hasattr(self, "_client"):
             await self._client.close()
 
-    async def _answer_all(
-        self, requests: list[Request], answers: queue.SimpleQueue[Sample | Failure | None]
+    async def _work_on_all(
+        self,
+        things: Sequence[U],
+        work: Callable[[U], Awaitable[T]],
+        results: queue.SimpleQueue[tuple[T] | None],
     ) -> None:
-        left = iter(requests)
+        left = iter(things)
 
-        async def work() -> None:
-            for request in left:
-                answers.put(await self._answer(request))
+        async def take() -> None:
+            for thing in left:
+                results.put((await work(thing),))
 
-        tasks = [asyncio.create_task(work()) for _ in range(min(int(self.arm.concurrency), len(requests)))]
+        tasks = [asyncio.create_task(take()) for _ in range(min(int(self.arm.concurrency), len(things)))]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            answers.put(None)
+            results.put(None)
+
+    async def patient(self, item: str, ask: Callable[[], Awaitable[T]]) -> T | Failure:
+        """What is asked of an item; a failure once a plain prompt has shown that the server is not to blame."""
+        try:
+            return (await patiently(self.arm, ask, self._random)).value
+        except GaveUp as error:
+            await self._require_life()
+            return Failure(item, str(error), len(error.reasons))
+        except Refused as error:
+            return Failure(item, f"the server refused it: {error}", 1)
 
     async def _answer(self, request: Request) -> Sample | Failure:
         """One item: a sample, or a failure once a plain prompt has shown that the server is not to blame."""
@@ -262,12 +331,18 @@ class OpenAISession:
             return None
         return read_counters(got.body.decode("utf-8", "replace"), self.arm.dialect, self.server.model)
 
+    def _gone(self, error: GaveUp) -> UserError:
+        """What to say of a server that answers nothing; of one of ours, what its log says."""
+        if self._running is not None and self._running.ends_within(_END_SECONDS):
+            return self._running.died("meanwhile")
+        return gone(self.arm, error)
+
     async def _require_life(self) -> None:
         """Raises UserError unless the server answers a plain prompt: then an item was not what it failed on."""
         try:
             await patiently(self.arm, lambda: self._attempt(PLAIN, _PLAIN_TOKENS), self._random)
         except GaveUp as error:
-            raise gone(self.arm, error) from error
+            raise self._gone(error) from error
         except (Refused, Unanswerable, ImpossibleCounts):
             return  # it answers; what it says of a plain prompt is not the question
 
@@ -278,7 +353,7 @@ class OpenAISession:
                 await patiently(self.arm, lambda: self._attempt(PLAIN, _PLAIN_TOKENS), self._random)
             ).value
         except GaveUp as error:
-            raise gone(self.arm, error) from error
+            raise self._gone(error) from error
         except (Refused, Unanswerable) as error:
             raise UserError(
                 f"the server at {self.arm.url} refuses a plain prompt: {error}",
@@ -338,24 +413,3 @@ def _undrafted(sample: Sample) -> Sample:
 async def _client(arm: OpenAIArm) -> Client:
     """Made within the loop that it belongs to."""
     return Client(arm)
-
-
-def resolved(arms: Iterable[OpenAIArm]) -> Json:
-    """What is settled once for all arms of a screen, by asking each server: dialects by address, and concurrency.
-
-    One arm at a time and one concurrency for all: how many requests run beside each other is a treatment too.
-    """
-    dialects: dict[str, str] = {}
-    counters = False
-    fixed: set[int] = set()
-    for arm in dict.fromkeys(a.model_copy(update={"prefill": ""}) for a in arms):
-        session = open_session(arm)
-        try:
-            dialects[arm.url] = session.server.dialect
-            counters |= arm.speculative and session.tells.drafting == "counters"
-        finally:
-            session.close()
-        if arm.concurrency != "auto":
-            fixed.add(int(arm.concurrency))
-    concurrency = min(fixed) if fixed else 1 if counters else AT_ONCE
-    return {"at_once": 1, "concurrency": concurrency, "dialects": dialects, "only_counters": counters}

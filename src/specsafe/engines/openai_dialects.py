@@ -25,7 +25,8 @@ class Dialect(NamedTuple):
     asks: keys of every request. prefill: keys of a chat request whose last message is the beginning of the answer;
     None where the server would answer that message instead of continuing it. token_ids: reply and choice -> the
     answer's token ids, unchecked. drafting: reply and choice -> what was drafted. counters: how its Prometheus
-    counters of speculation begin; "" if it has none that this specsafe knows.
+    counters of speculation begin; "" if it has none that this specsafe knows. cannot_audit: why it cannot tell what its
+    model says of given tokens; "" if it can.
     """
 
     asks: Callable[[OpenAIArm], Json]
@@ -33,6 +34,7 @@ class Dialect(NamedTuple):
     token_ids: Callable[[Json, Json], Any]
     drafting: Callable[[Json, Json], Drafting]
     counters: str
+    cannot_audit: str
 
 
 class ReplyError(Exception):
@@ -145,6 +147,7 @@ DIALECTS = {
         token_ids=lambda reply, choice: choice.get("token_ids"),
         drafting=_vllm_drafting,
         counters="vllm:spec_decode_",
+        cannot_audit="",
     ),
     "llamacpp": Dialect(
         asks=lambda arm: {
@@ -159,6 +162,7 @@ DIALECTS = {
         token_ids=lambda reply, choice: part(reply, "__verbose", "tokens") or reply.get("tokens"),
         drafting=_llamacpp_drafting,
         counters="llamacpp:spec_decode_",
+        cannot_audit="llama-server tells no log-probabilities of a prompt",
     ),
     "sglang": Dialect(
         asks=lambda arm: {
@@ -171,6 +175,7 @@ DIALECTS = {
         token_ids=_sglang_tokens,
         drafting=_sglang_drafting,
         counters="",
+        cannot_audit="its log-probabilities of a prompt come in a form that is not read here",
     ),
     "plain": Dialect(
         asks=_nothing,
@@ -178,5 +183,6 @@ DIALECTS = {
         token_ids=lambda reply, choice: None,
         drafting=lambda reply, choice: Drafting(),
         counters="",
+        cannot_audit="nothing says that it tells log-probabilities of a prompt",
     ),
 }

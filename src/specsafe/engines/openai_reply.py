@@ -74,7 +74,7 @@ def read_reply(
     used where the server measured nothing itself. Raises ReplyError, ImpossibleCounts or Unanswerable.
     """
     dialect = DIALECTS[arm.dialect]
-    choice = _choice(reply)
+    choice = only_choice(reply)
     positions = _positions(choice.get("logprobs"))
     ids = _token_ids(dialect, reply, choice, positions)
     if ids is None or positions is None or len(positions) != len(ids):
@@ -103,7 +103,8 @@ def read_reply(
     return Read(sample, told)
 
 
-def _choice(reply: Json) -> Json:
+def only_choice(reply: Json) -> Json:
+    """The one answer of a reply. Raises ReplyError."""
     choices = reply.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise ReplyError("the reply holds no single choice")
@@ -137,6 +138,11 @@ def _token_ids(
     if told is None:
         ids = [p.token.id for p in positions or ()]
         return tuple(i for i in ids if i is not None) if ids and None not in ids else None
+    return as_token_ids(told)
+
+
+def as_token_ids(told: Any) -> tuple[int, ...]:
+    """A list of token ids of a reply. Raises ReplyError for anything else."""
     if not isinstance(told, list) or not all(type(i) is int and 0 <= i < 2**53 for i in told):
         raise ReplyError("the token ids are no list of numbers")
     return tuple(told)

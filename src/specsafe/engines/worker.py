@@ -6,21 +6,22 @@ each thing asked and a line out for each answer. It is started again where it di
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
 from specsafe.errors import UserError
 
-_START_SECONDS = 600
 _TRIES = 3
 _PLAIN: Json = {"item": "plain prompt", "prompt": "Say hello."}
 
@@ -29,9 +30,11 @@ _PLAIN: Json = {"item": "plain prompt", "prompt": "Say hello."}
 class WorkerSpec:
     """What a session needs to know of its worker.
 
-    module: run as `python -m module`. config: its first line. engine, model: named in errors. facts: what the parent
-    adds to the fingerprint. in_flight: requests that may be the cause when it dies. sample: an answer line -> Sample.
-    reads_replies: whether it can be asked about an answer (Request.reply).
+    module: run as `python -m module`, or the path of a file. config: its first line. engine, model: named in errors. facts: what the parent
+    adds to the fingerprint; claimed: what holds where the worker tells nothing of it. in_flight: requests that may be the
+    cause when it dies. sample: an answer line -> Sample. reads_replies: whether it can be asked about an answer
+    (Request.reply). python: that runs it, "" for this one. environment: beside that of this process. start_seconds: until
+    it must be ready.
     """
 
     module: str
@@ -42,6 +45,16 @@ class WorkerSpec:
     in_flight: int
     sample: Callable[[Json], Sample]
     reads_replies: bool = False
+    claimed: Json = field(default_factory=dict)
+    python: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    start_seconds: float = 600
+
+    @property
+    def command(self) -> list[str]:
+        """The words that start it."""
+        named = [self.module] if self.module.endswith(".py") else ["-m", self.module]
+        return [self.python or sys.executable, *named]
 
 
 class WorkerSession:
@@ -56,7 +69,7 @@ class WorkerSession:
 
     def fingerprint(self) -> Json:
         """Versions, hashes, rule, threads and slots of what runs."""
-        return {**self._facts, **self._spec.facts}
+        return {**self._spec.claimed, **self._facts, **self._spec.facts}
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
         """Yield a sample or a failure for each request as it completes; see engines.base.Session."""
@@ -137,7 +150,8 @@ class WorkerSession:
         if worker is None:
             return
         assert worker.stdin and worker.stdout
-        worker.kill()
+        with contextlib.suppress(ProcessLookupError):  # it is gone already
+            os.killpg(worker.pid, signal.SIGKILL)  # it leads a group of its own: what it started goes too
         worker.wait()
         for pipe in (worker.stdin, worker.stdout):
             try:
@@ -168,7 +182,8 @@ class WorkerSession:
         stderr: IO[bytes] | int = self._log.open("ab") if self._log else subprocess.DEVNULL
         try:
             return subprocess.Popen(
-                [sys.executable, "-m", self._spec.module],
+                self._spec.command,
+                env={**os.environ, **self._spec.environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -189,7 +204,7 @@ class WorkerSession:
         except BrokenPipeError:  # it died before it read anything
             worker.wait()
             return {}
-        readable, _, _ = select.select([worker.stdout], [], [], _START_SECONDS)
+        readable, _, _ = select.select([worker.stdout], [], [], self._spec.start_seconds)
         line = worker.stdout.readline() if readable else ""
         if not line.endswith("\n"):
             if readable:

@@ -13,13 +13,13 @@ from specsafe.stats import Proportion
 _WIDTH, _NAMED = 118, 10
 _SCOPE = (
     "Exact: every token is what the target alone would have chosen greedily. Without a width arm nobody knows how far "
-    "rounding moves this stack: near ties are counted, not judged."
+    "rounding moves the stack that answered: near ties are counted, not judged."
 )
 
 
 def audit_summary(result: AuditResult, seconds: float, places: Sequence[str] = ()) -> str:
     """The whole summary. seconds: that the audits took. places: lines that say where things are."""
-    near = f"gap <= {result.threshold:g} nat"
+    near = f"gap <= {result.threshold:.3g} nat"
     lines = [
         headline(result),
         f"  exact        {_share(result.exact)}",
@@ -28,6 +28,7 @@ def audit_summary(result: AuditResult, seconds: float, places: Sequence[str] = (
         f"  not audited  {len(result.not_audited)} of {result.answers} answers",
         *_gaps(result),
         *_reasons(result),
+        *_wrap(_calibrated(result)),
         *_wrap(f"tokens: {result.token_ids}; {result.retokenized.k} of {result.retokenized.n} re-tokenized"),
         *_wrap(_SCOPE),
         f"audited {result.tokens:,} tokens of answers{_rate(result.tokens, seconds)}",
@@ -39,12 +40,40 @@ def audit_summary(result: AuditResult, seconds: float, places: Sequence[str] = (
 
 def headline(result: AuditResult) -> str:
     """What was found, in one line."""
+    own = result.calibration
+    if own is not None and result.contradicts_itself:
+        return (
+            f"THE TARGET CONTRADICTS ITSELF: its own answers leave it by up to {own.largest_gap:.2f} nat, and nothing "
+            "can be said of others"
+        )
     if not result.audited:
         return "NOTHING AUDITED: of no answer could the target be asked"
     if result.larger.k:
-        return f"NOT THE TARGET'S: {result.larger.k} of {result.audited} audited answers leave it by more than {result.threshold:g} nat"
+        return f"NOT THE TARGET'S: {result.larger.k} of {result.audited} audited answers leave it by more than {result.threshold:.3g} nat"
+    if own is not None and result.has_more_forks:
+        return (
+            f"UNRESOLVED: {len(result.forks)} of {result.audited} audited answers leave the target, none by more than "
+            f"{result.threshold:.3g} nat, and clearly more than its own ({own.forks} of {own.answers})"
+        )
     found = "EXACT" if not result.forks else "EXACT OR AT NEAR TIES"
     return f"{found}: {result.audited} of {result.answers} answers audited"
+
+
+def _calibrated(result: AuditResult) -> str:
+    """Where the threshold of near ties comes from."""
+    own = result.calibration
+    if own is None:
+        return f"near ties: at most {result.threshold:g} nat, no calibration"
+    moved = "not told" if own.moved is None else f"{own.moved:.3g} nat"
+    return (
+        f"near ties: at most {result.threshold:.3g} nat, from {own.answers} answers of the target alone ({own.tokens} tokens): "
+        f"{own.forks} leave it, by up to {own.largest_gap:.3g} nat; log-probabilities moved by up to {moved}; Fisher's p "
+        f"of more forks than there: {_p(result.more_forks_p)}"
+    )
+
+
+def _p(p: float | None) -> str:
+    return "none" if p is None else f"{p:.2g}"
 
 
 def _gaps(result: AuditResult) -> list[str]:
@@ -86,9 +115,13 @@ def _rate(tokens: int, seconds: float) -> str:
 def _ran(result: AuditResult) -> str:
     f, c = result.fingerprint, result.config
     whose = result.source if result.role is None else f"{result.source}, role {result.role}"
+    model = c.get("model") or f.get("served_model")
+    known = [f.get("weights"), str(f["model_sha256"])[:12] if "model_sha256" in f else None]
+    about = ", ".join(k for k in known if k)
+    arithmetic = f", {f['arithmetic']} arithmetic" if "arithmetic" in f else ""
     return (
-        f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {c.get('model')} "
-        f"({f.get('weights')}, {str(f.get('model_sha256'))[:12]}), {f.get('arithmetic')} arithmetic; answers of {whose}"
+        f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {model}"
+        f"{f' ({about})' if about else ''}{arithmetic}; answers of {whose}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from specsafe.engines.base import Json
 from specsafe.report.printable import printable
 from specsafe.screen.doctor import Checkup
 
@@ -15,6 +16,9 @@ _PLAYS = {
 }
 
 
+_ELSEWHERE = ("engine", "engine_version", "served_model", "device", "rule_proof")
+
+
 def checkup_lines(found: Checkup) -> str:
     """The whole check-up."""
     f = found.fingerprint
@@ -24,12 +28,12 @@ def checkup_lines(found: Checkup) -> str:
         else "no counts of drafting"
     )
     moved = {None: "no counters", True: "counters moved", False: "counters stood still"}[found.counters_moved]
-    facts = {k: v for k, v in f.items() if k not in ("engine", "engine_version", "served_model", "device")}
+    facts = {k: v for k, v in f.items() if k not in _ELSEWHERE}
     lines = [
         f"{'NOT TO BE TRUSTED' if found.faults else 'FIT TO BE SCREENED'}: {found.url}",
         f"runs        {f['engine']} {f['engine_version']}, model {f['served_model']}",
         f"drafts      {drafting} on {found.answered} of {found.probes} probes; {moved}; {_PLAYS[found.plays]}",
-        f"rule        {f['rule']} ({'told by the server' if f['rule_proved'] else 'as claimed; the server does not say'})",
+        f"rule        {f['rule']} ({_evidence(f)})",
         f"again       {found.again.k} of {found.again.n} probes answered alike one at a time; "
         f"{found.together.k} of {found.together.n} alike with all of them in flight",
         *(f"lacks       {text}" for text in found.lacks),
@@ -37,6 +41,17 @@ def checkup_lines(found: Checkup) -> str:
         f"facts       {', '.join(f'{k} {v}' for k, v in facts.items())}",
     ]
     return printable("\n".join(_wrapped(line) for line in lines))
+
+
+def _evidence(fingerprint: Json) -> str:
+    """What shows that the rule is in force."""
+    if "rule_proof" in fingerprint:
+        return f"in force, proved by {fingerprint['rule_proof']}"
+    if fingerprint["rule_proved"]:
+        return "told by the server"
+    if "plugin" in fingerprint:
+        return f"named by {fingerprint['plugin']} in the server; nothing was decided by it yet"
+    return "as claimed; the server does not say"
 
 
 def _wrapped(line: str) -> str:

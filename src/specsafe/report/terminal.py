@@ -211,10 +211,11 @@ def _ran(result: ScreenResult) -> str:
         tasks = f", {', '.join(f['tasks'])}" if f.get("tasks") else ""
         return f"ran: {_RECORDED[c['kind']]}{tasks}; {study}"
     if c.get("kind") == "openai":
+        restarted = "restarted by specsafe" if f.get("started_by_specsafe") else "not restarted"
         return (
             f"ran: {f.get('engine')} {f.get('engine_version')}, model {f.get('served_model')}; draft {c.get('draft')}; rule "
             f"{f.get('rule')} ({'told by the server' if f.get('rule_proved') else 'as claimed'}); temperature "
-            f"{c.get('temperature')}; {f.get('concurrency')} requests in flight; not restarted; {study}"
+            f"{c.get('temperature')}; {f.get('concurrency')} requests in flight; {restarted}; {study}"
         )
     return (
         f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {c.get('model')} "

@@ -136,7 +136,7 @@ def _require_matched(target: LiveArm, speculative: LiveArm) -> None:
 
 def _require_servers_apart(target: LiveArm, speculative: LiveArm) -> None:
     """Two arms that one server answers under one name are one arm."""
-    same = [(a.url, a.model) for a in (target, speculative) if isinstance(a, OpenAIArm)]
+    same = [(a.address, a.model) for a in (target, speculative) if isinstance(a, OpenAIArm)]
     if len(same) == 2 and same[0] == same[1]:
         raise UserError(
             f"target and speculative arm are one server, {same[0][0]}",

@@ -78,7 +78,7 @@ def examine(arm: AnyArm) -> Checkup:
     drafted = sum(s.drafted or 0 for s in told) if told else None
     accepted = sum(s.accepted or 0 for s in told) if told else None
     return Checkup(
-        url=arm.url,
+        url=arm.address,
         fingerprint=fingerprint | {"concurrency": arm.concurrency},
         plays="speculative" if drafted else "unknown" if drafted is None and _may_draft(tells) else "target",
         probes=len(probes),

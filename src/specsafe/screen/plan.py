@@ -113,7 +113,7 @@ def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
 def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:
     """The arm with every `auto` replaced by what was settled at the start."""
     if isinstance(arm, OpenAIArm):
-        settled = {"concurrency": resolved["concurrency"], "dialect": resolved["dialects"][arm.url]}
+        settled = {"concurrency": resolved["concurrency"], "dialect": resolved["dialects"][arm.address]}
         return arm.model_copy(update={k: v for k, v in settled.items() if getattr(arm, k) == "auto"})
     if not isinstance(arm, LocalArm):
         return arm

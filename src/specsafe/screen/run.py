@@ -7,7 +7,16 @@ from pathlib import Path
 
 from specsafe import __version__
 from specsafe.battery import Battery, Item, load_battery
-from specsafe.engines import AnswersArm, LiveArm, NativeArm, OpenAIArm, check_arm
+from specsafe.engines import (
+    AnswersArm,
+    LiveArm,
+    NativeArm,
+    OpenAIArm,
+    VllmArm,
+    check_arm,
+    served,
+    vllm,
+)
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.screen.analyze import analyze
@@ -17,7 +26,7 @@ from specsafe.screen.plan import make_jobs, planned_items, reachable, rerun_job
 from specsafe.screen.proved import prove_first
 from specsafe.screen.recordings import recording_remarks, require_alike
 from specsafe.screen.result import ScreenResult
-from specsafe.screen.servers import server_remarks, settle_servers
+from specsafe.screen.servers import server_remarks, settle_servers, vllm_remarks
 from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, storage_errors
 from specsafe.study.preflight import preflight
 from specsafe.study.run import Job, Progress, run_jobs
@@ -57,7 +66,10 @@ def run_screen(
                 notice(reach.line())
             resolved = {**resolve(config, battery, notice), "battery": about(battery)}
         with open_ledger(path, wanted, resolved, battery, __version__) as ledger:
-            return _run(ledger, out, notice, report)
+            try:
+                return _run(ledger, out, notice, report)
+            finally:
+                served.stop_all()
 
 
 def about(battery: Battery) -> Json:
@@ -72,17 +84,22 @@ def about(battery: Battery) -> Json:
 
 def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
     """Threads, slots and arms at once: fixed by the arm, or chosen by a short probe of the target."""
-    for arm, _ in planned_items(config, battery).values():
-        check_arm(arm)
+    planned = {role: arm for role, (arm, _) in planned_items(config, battery).items()}
+    settled: Json = vllm.resolved(planned) if isinstance(config.target, VllmArm) else {}
+    for role, arm in planned.items():
+        if role not in settled.get("absent", {}):
+            check_arm(arm)
+    if isinstance(config.target, VllmArm):
+        return settled
     if isinstance(config.target, NativeArm):
         from specsafe.engines.native import resolved
 
         return resolved(config.target)
     if isinstance(config.target, AnswersArm):
-        require_alike({role: arm for role, (arm, _) in planned_items(config, battery).items()}, battery.items)
+        require_alike(planned, battery.items)
         return {"at_once": 1}
     if isinstance(config.target, OpenAIArm):
-        return settle_servers(arm for arm, _ in planned_items(config, battery).values())
+        return settle_servers(planned.values())
     from specsafe.engines.probe import choose_concurrency
 
     if "auto" in (config.target.threads, config.target.slots):
@@ -149,6 +166,7 @@ def _prepare(jobs: Sequence[Job], battery: Battery, resolved: Json, logs: Path) 
         counts = ", ".join(f"{role} {p.drafted}" for role, p in probed.items())
         yield f"preflight passed: every arm answers; tokens drafted on probes: {counts}"
         yield from server_remarks(jobs, probed, resolved)
+        yield from vllm_remarks(jobs, probed, resolved)
     for job in jobs:
         if isinstance(job.arm, AnswersArm):
             yield from recording_remarks(job.role, job.arm, battery.items)

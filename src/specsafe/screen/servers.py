@@ -1,10 +1,10 @@
-"""Screens of servers that are not ours: what is settled with them at the start, and what a reader must be told."""
+"""Screens of servers: what is settled with them at the start, and what a reader must be told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from specsafe.engines import AnyArm, OpenAIArm, openai
+from specsafe.engines import AnyArm, OpenAIArm, VllmArm, openai, openai_settled
 from specsafe.engines.base import Json
 from specsafe.study.preflight import Probed
 from specsafe.study.run import Job
@@ -16,10 +16,10 @@ def settle_servers(arms: Iterable[AnyArm]) -> Json:
     Raises UserError where a server does not answer, or is not what its arm says.
     """
     servers = [a for a in arms if isinstance(a, OpenAIArm)]
-    settled = openai.resolved(servers)
+    settled = openai_settled.resolved(servers)
     absent = {}
     for arm in servers:
-        if arm.prefill and not openai.can_prefill(arm, settled["dialects"][arm.url]):
+        if arm.prefill and not openai.can_prefill(arm, settled["dialects"][arm.address]):
             absent["prefill"] = "the server would answer the beginning of an answer instead of continuing it"
     return {**settled, "absent": absent}
 
@@ -30,7 +30,9 @@ def server_remarks(jobs: Sequence[Job], probed: Mapping[str, Probed], resolved: 
     seen = {role: p.fingerprint for role, p in probed.items() if role in arms}
     if not seen:
         return
-    if "replicate" in arms:
+    if "replicate" in arms and arms["replicate"].serve:
+        yield "for the replicate arm the target's server is started again, and asked in another order"
+    elif "replicate" in arms:
         yield "the servers are not ours: for the replicate arm the target's was asked again in another order, not restarted"
     for role, reason in resolved.get("absent", {}).items():
         yield f"no {role} arm: {reason}"
@@ -51,7 +53,9 @@ def _of_the_pair(seen: Mapping[str, Json], arm: OpenAIArm, resolved: Json) -> It
             if resolved["concurrency"] == 1
             else f"only counters tell of drafting, and {resolved['concurrency']} requests are in flight: acceptance a request is not known"
         )
-    if fast["rule_proved"]:
+    if "rule_proof" in fast:
+        yield f"rule in force: {fast['rule']} (proved by {fast['rule_proof']})"
+    elif fast["rule_proved"]:
         yield f"the speculative server names its acceptance rule: {fast['rule']}"
     else:
         yield f"the speculative server does not say which acceptance rule is in force; the arm claims: {fast['rule']}"
@@ -61,3 +65,20 @@ def _of_the_pair(seen: Mapping[str, Json], arm: OpenAIArm, resolved: Json) -> It
         yield f"the servers name different models ({seen['target'].get('root')}, {fast.get('root')}): nothing shows that the target's weights are the same"
     if "target" in seen and seen["target"]["engine_version"] != fast["engine_version"]:
         yield f"the servers run different versions ({seen['target']['engine_version']}, {fast['engine_version']})"
+
+
+def vllm_remarks(jobs: Sequence[Job], probed: Mapping[str, Probed], resolved: Json) -> Iterator[str]:
+    """What the events of a screen of a vLLM that we start say beside the preflight."""
+    arms = {j.role: j.arm for j in jobs if isinstance(j.arm, VllmArm)}
+    if not arms:
+        return
+    for role, reason in resolved.get("absent", {}).items():
+        yield f"no {role} arm: {reason}"
+    seen = {role: p.fingerprint for role, p in probed.items() if role in arms}
+    if "speculative" not in seen:
+        return
+    fast = seen["speculative"]
+    shown = fast.get("rule_proof") or ("told by the engine" if fast["rule_proved"] else "")
+    yield f"rule in force: {fast['rule']} ({shown or 'as claimed; this vLLM does not say'})"
+    if not fast["tested"]:
+        yield f"vLLM {fast['engine_version']} was not tested with this specsafe"

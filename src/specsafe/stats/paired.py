@@ -46,6 +46,7 @@ class TostTr144:
     equivalent: bool
 
 
+@lru_cache(maxsize=65536)
 def paired_difference(
     b: float, c: float, n: float, *, method: str = "tango", confidence: float = 0.90
 ) -> PairedDifference:
@@ -128,6 +129,7 @@ def exact_unconditional(
     return float(min(1.0, max(p.max(), _tail(fine, n, margin, observed, alternative).max()) + gamma))
 
 
+@lru_cache(maxsize=65536)
 def mcnemar_exact(b: int, c: int) -> float:
     """Two-sided exact McNemar p-value; 1.0 without discordant pairs."""
     return 1.0 if b + c == 0 else float(binomtest(b, b + c, 0.5).pvalue)

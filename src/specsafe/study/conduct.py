@@ -18,6 +18,7 @@ from specsafe.engines import (
     NativeArm,
     OpenAIArm,
     RecordedArm,
+    VllmArm,
     check_arm,
 )
 from specsafe.engines.base import Json
@@ -138,6 +139,10 @@ def settle(ledger: Ledger, arms: Mapping[str, AnyArm], asked: Asked, notice: Not
             from specsafe.engines.native import resolved
 
             found = resolved(arm)
+        elif isinstance(arm, VllmArm):
+            from specsafe.engines import vllm
+
+            found = {k: v for k, v in vllm.resolved({"target": arm}).items() if k != "absent"}
         elif isinstance(arm, LlamaCppArm):
             from specsafe.engines.probe import choose_concurrency
 

@@ -79,7 +79,7 @@ def _shared(name: str, arm: AnyArm) -> tuple[str, ...]:
 def loaded(arm: AnyArm) -> tuple[str, ...]:
     """What an engine has to load for an arm, or where it is: arms that agree in it follow each other."""
     if isinstance(arm, OpenAIArm):
-        return arm.kind, arm.url
+        return arm.kind, arm.address
     if not isinstance(arm, LocalArm):
         return (arm.kind,)
     return arm.kind, arm.model, getattr(arm, "dtype", ""), arm.draft

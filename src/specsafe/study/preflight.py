@@ -11,7 +11,7 @@ from specsafe.battery.items import hash_rank
 from specsafe.engines import LiveArm, NativeArm, OpenAIArm, Request, Sample, native, open_session
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
-from specsafe.study.run import Job
+from specsafe.study.run import Job, by_server
 
 PROBES = 6
 _SERVER_HINT = (
@@ -36,10 +36,12 @@ def preflight(jobs: Sequence[Job], logs: Path | None = None) -> dict[str, Probed
     probed: dict[str, Probed] = {}
     doses = [j.role for j in jobs if j.role.startswith("leak-")]
     unprobed = {"replicate", *doses[:-1]}
-    for job in jobs:
+    starts = any(getattr(j.arm, "serve", "") for j in jobs)
+    # the run begins with the first: a server of ours is to be up then
+    for job in reversed(by_server(jobs)) if starts else jobs:
         if isinstance(job.arm, LiveArm) and job.role not in unprobed:
             probed[job.role] = _probe(job, job.arm, logs)
-    return probed
+    return {j.role: probed[j.role] for j in jobs if j.role in probed}
 
 
 def _probe(job: Job, arm: LiveArm, logs: Path | None) -> Probed:

@@ -76,7 +76,7 @@ def run_jobs(
     for job in jobs:
         ledger.describe_arm(job.role, job.arm_id, job.replicate, job.arm.model_dump(), len(job.items))
     inbox: queue.Queue[_Message] = queue.Queue()
-    waiting = [(job, missing) for job in jobs if (missing := _missing(job, ledger))]
+    waiting = [(job, missing) for job in by_server(jobs) if (missing := _missing(job, ledger))]
     planned = sum(len(j.items) for j in jobs)
     left = sum(len(missing) for _, missing in waiting)
     new, uncommitted, last_commit = 0, 0, time.monotonic()
@@ -111,6 +111,18 @@ def run_jobs(
         for worker in open_jobs.values():
             worker.stop()
         _keep_what_arrived(inbox, ledger)
+
+
+def by_server(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs in their order, but those of one server that we start side by side: starting it takes long.
+
+    Jobs that name sessions are in an order of their own, which is kept.
+    """
+    if any(j.session for j in jobs):
+        return list(jobs)
+    servers = [getattr(j.arm, "serve", "") or j for j in jobs]
+    ranks = {id(j): (servers.index(s), j.replicate > 0) for j, s in zip(jobs, servers, strict=True)}
+    return sorted(jobs, key=lambda j: ranks[id(j)])
 
 
 class _Pace:
@@ -193,7 +205,7 @@ class _Worker:
         job = self._work[0][0]
         try:
             log = self._logs / f"{job.role}.log" if self._logs else None
-            self._session = session = open_session(job.arm, log)
+            self._session = session = open_session(job.arm, log, fresh=job.replicate > 0)
             if self._stopped.is_set():
                 session.close()
             asked = job.arm

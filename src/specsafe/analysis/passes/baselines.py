@@ -11,7 +11,6 @@ from specsafe.analysis.result import Estimate, Found, Line, NotApplicable
 from specsafe.analysis.tables import (
     Earlier,
     Floats,
-    Names,
     Tables,
     kept_replicates,
     pair_up,
@@ -74,8 +73,7 @@ def shown_only(tables: Tables) -> Found:
 
 def rate_lines(tables: Tables, cell: Cell) -> Iterator[Line]:
     """The harm of a cell by axis and task."""
-    ids: Names = np.array(cell.items, dtype=np.str_)
-    rates = rates_of(tables, cell, ids)
+    rates, _ = rates_of(tables, cell, cell.items)
     known = [(tables.items[i], rate) for i, rate in zip(cell.items, rates, strict=True) if not np.isnan(rate)]
     for axis in dict.fromkeys(item.axis for item, _ in known):
         on = [(item, rate) for item, rate in known if item.axis == axis]
@@ -179,8 +177,7 @@ def _ours(tables: Tables) -> dict[tuple[str, str], dict[str, bool]]:
     for cell in tables.of("target", "draft"):
         if cell.temperature > 0:
             continue
-        ids: Names = np.array(cell.items, dtype=np.str_)
-        rates = rates_of(tables, cell, ids)
+        rates, _ = rates_of(tables, cell, cell.items)
         here: dict[tuple[str, str], dict[str, bool]] = {}
         for item, rate in zip(cell.items, rates, strict=True):
             if not np.isnan(rate):

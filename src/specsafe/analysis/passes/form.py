@@ -88,7 +88,7 @@ def speed(tables: Tables) -> Found:
                 [float((b.accepted or 0) + (b.rounds or 0)) for b in drafting],
                 [float(b.rounds or 0) for b in drafting],
             )
-            estimates.append(ratio("tokens a round, bonus token included", length))
+            estimates.append(ratio("tokens a round, bonus token included", length, unit="ratio"))
         if estimates:
             lines.append(line(p, estimates, reading=_pace(found)))
     return tuple(lines) or NotApplicable(

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from specsafe.analysis.measure import difference, flips, sampled_difference, share, slices
+from specsafe.analysis.measure import (
+    Flips,
+    difference,
+    flips,
+    sampled_difference,
+    share,
+    slices,
+    tango,
+)
 from specsafe.analysis.passes.baselines import direction
 from specsafe.analysis.passes.phases import line
+from specsafe.analysis.passes.synthesis import judged
 from specsafe.analysis.result import Found, Line, NotApplicable
 from specsafe.analysis.tables import Paired, Tables, kept_replicates
 from specsafe.screen.decide import decide
 from specsafe.screen.gates import VOID_P
 from specsafe.screen.result import Verdict
-from specsafe.stats import mcnemar_exact, proportion
+from specsafe.stats import design_effect, mcnemar_exact, paired_difference, proportion
 
 
 def noise_floor(tables: Tables) -> Found:
@@ -44,6 +53,41 @@ def _beside(tables: Tables, part: str, missing: str, *, void: bool = False) -> F
                 )
             )
     return tuple(lines) or NotApplicable(reason=missing)
+
+
+def beyond_noise(tables: Tables) -> Found:
+    """Items that flip under speculation against those that flip under the restarted target or under width alone.
+
+    The same items in both, so it is a paired difference of flips: what is left is what the draft, and not arithmetic, did.
+    """
+    lines: list[Line] = []
+    for p in judged(tables):
+        for q in tables.paired.values():
+            if q.cell.part in ("replicate", "width") and q.cell.baseline == p.cell.baseline and not q.sampled:
+                lines += [_more_flips(tables, p, q, axis) for axis in p.axes() if axis in q.axes()]
+    return tuple(lines) or NotApplicable(
+        reason="no judged cell shares its target with a replicate or a width arm"
+    )
+
+
+def _more_flips(tables: Tables, p: Paired, q: Paired, axis: str) -> Line:
+    own = dict(zip(q.ids[q.scored].tolist(), (q.before != q.after)[q.scored].tolist(), strict=True))
+    mask = p.scored & p.where(axis) & np.isin(p.ids, list(own))
+    flipped = (p.before != p.after)[mask].astype(int)
+    change = flipped - np.array([own[i] for i in p.ids[mask].tolist()], int)
+    worse, better, n = int((change > 0).sum()), int((change < 0).sum()), len(change)
+    effect = design_effect(change.tolist(), p.cluster[mask].tolist())
+    f = Flips(worse, better, n, n, effect.value, effect.clusters)
+    u = f.effect
+    found = paired_difference(worse / u, better / u, n / u, confidence=1 - 2 * tables.alpha)
+    e = tango(f"flips more than {q.cell.part}", found, f)
+    e = e.model_copy(
+        update={
+            "parts": {"flips": float(flipped.sum()), "flips there": float(flipped.sum() - worse + better)}
+        }
+    )
+    reading = "more flips" if found.low > 0 else "fewer flips" if found.high < 0 else "no more flips shown"
+    return line(p, [e], axis=axis, reading=reading).model_copy(update={"of": q.cell.part})
 
 
 def controls(tables: Tables) -> Found:

@@ -6,7 +6,8 @@ bad; the first slot of a round is never past the end, and is compared alone and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.stats import norm
 from specsafe.analysis.measure import CAPABILITY, SAFETY, nothing, phase_of, ratio
 from specsafe.analysis.result import Estimate, Found, Line, NotApplicable
 from specsafe.analysis.tables import Flags, Floats, Names, Row, Tables, kept_replicates
+from specsafe.battery import Item
 from specsafe.stats import (
     Ratio,
     difference_of,
@@ -44,44 +46,55 @@ class Told(NamedTuple):
     stopped: Floats
 
 
-def told(tables: Tables) -> list[Told]:
+@lru_cache(maxsize=1)  # several passes look at the same, and it is the largest table of all
+def told(tables: Tables) -> tuple[Told, ...]:
     """Cells that drafted, with the items of which the stack told it."""
     found = [_told(tables, c) for c in tables.of("speculative", "probe") if c.drafted]
-    return [x for x in found if len(x.ids)]
+    return tuple(x for x in found if len(x.ids))
 
 
 def _told(tables: Tables, cell: Cell) -> Told:
+    """Sums over the samples of an item; an item of which one sample tells nothing is left out."""
     rows, kept = tables.rows[cell.key], kept_replicates(cell)
-    groups = [(i, [r for s in kept if (r := rows.get((i, s))) and r.drafted]) for i in cell.items]
-    known = [(i, rs) for i, rs in groups if rs and all(r.accepted is not None for r in rs)]
-    items = [tables.items[i] for i, _ in known]
-    width = cell.drafted
+    places: list[int] = []
+    samples: list[Row] = []
+    items: list[Item] = []
+    for item in cell.items:
+        mine = [r for s in kept if (r := rows.get((item, s))) and r.drafted]
+        if mine and all(r.accepted is not None for r in mine):
+            places += [len(items)] * len(mine)
+            samples += mine
+            items.append(tables.items[item])
+    of = np.array(places, int)
+    at = np.array([_at(r, cell.drafted) for r in samples], float).reshape(len(samples), cell.drafted)
+
+    def total(values: Iterable[float]) -> Floats:
+        return np.asarray(np.bincount(of, np.fromiter(values, float), len(items)), np.float64)
+
     return Told(
         cell,
         np.array([i.id for i in items], dtype=np.str_),
         np.array([i.axis for i in items], dtype=np.str_),
         np.array([i.task for i in items], dtype=np.str_),
-        np.array([sum(r.accepted or 0 for r in rs) for _, rs in known], float),
-        np.array([sum(r.drafted or 0 for r in rs) for _, rs in known], float),
-        np.array([_sum([r.rounds for r in rs]) for _, rs in known], float),
-        np.array([_at(rs, width) for _, rs in known], float).reshape(len(known), width),
-        np.array([_sum([r.tokens for r in rs]) / len(rs) for _, rs in known], float),
-        np.array([sum(not r.truncated for r in rs) for _, rs in known], float),
+        accepted=total(_known(r.accepted) for r in samples),
+        drafted=total(_known(r.drafted) for r in samples),
+        rounds=total(_known(r.rounds) for r in samples),
+        at=np.array([total(column) for column in at.T], float).T.reshape(len(items), cell.drafted),
+        tokens=total(_known(r.tokens) for r in samples)
+        / np.maximum(np.bincount(of, minlength=len(items)), 1),
+        stopped=total(float(not r.truncated) for r in samples),
     )
 
 
-def _sum(values: Sequence[int | None]) -> float:
-    return float("nan") if None in values else float(sum(v or 0 for v in values))
+def _known(value: int | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
-def _at(rows: Sequence[Row], width: int) -> list[float]:
-    """Rounds in which at least 1, 2, … draft tokens were accepted; NaN where a stack did not say."""
-    if any(r.accepted_at is None for r in rows):
-        return [float("nan")] * width
-    return [
-        float(sum((r.accepted_at or ())[j : j + 1] != () and (r.accepted_at or ())[j] for r in rows))
-        for j in range(width)
-    ]
+def _at(row: Row, width: int) -> tuple[float, ...]:
+    """Rounds in which at least 1, 2, … draft tokens were accepted; NaN where the stack did not say."""
+    if row.accepted_at is None:
+        return (float("nan"),) * width
+    return (row.accepted_at + (0,) * width)[:width]
 
 
 def by_domain(tables: Tables) -> Found:
@@ -244,6 +257,8 @@ def _ratio(x: Told, mask: Flags) -> Estimate:
 def _apart(one: Ratio, other: Ratio, name: str) -> Estimate:
     if None in (one.low, one.high, other.low, other.high):
         return nothing(name, "fewer than two items on a side", n=one.items + other.items, unit="points")
+    if one.low == one.high or other.low == other.high:
+        return nothing(name, "nothing varies on a side", n=one.items + other.items, unit="points")
     a, b = ((r.estimate or 0.0, r.low or 0.0, r.high or 0.0) for r in (one, other))
     estimate, low, high = difference_of(a, b)
     return Estimate(

@@ -17,7 +17,7 @@ from specsafe.decoding.safety.choose import Allowed, Array, Candidates, allowed,
 from specsafe.decoding.safety.control import Seen, Setting, State
 from specsafe.decoding.safety.parts import Gate, Method
 from specsafe.decoding.safety.signals import Openings
-from specsafe.decoding.safety.views import Views, look, wanted
+from specsafe.decoding.safety.views import Views, Wanted, look, wanted
 
 # mode: 0 intersection, 1 union, 2 the target alone. *_token: what each would have chosen. risk: the score that decided.
 DECIDED = (
@@ -143,6 +143,48 @@ def _columns(method: Method, views: Views, sets: _Sets, slots: Sequence[_Slot]) 
     return np.stack([of[name].astype(np.float64) for name in DECIDED], -1)
 
 
+def decide_round(
+    method: Method,
+    openings: Openings,
+    state: State,
+    logits: Tensor,
+    draft: Draft,
+    clock: Clock,
+    want: Wanted,
+    *,
+    columns: bool = False,
+) -> tuple[Acceptance, State]:
+    """What a method makes of a round, and the state after it; pure.
+
+    logits: float32 [B, S, V] of the target, draft.logits those of the draft, S slots of each. state: of control.begin,
+    and `node`. A row whose guesses all stand gets the last of them again as `token`: there is no bonus.
+    """
+    if draft.logits is None:
+        raise ValueError("a safety-aware method needs a draft that has logits")
+    length, choices = 0, None
+    while choices is None:
+        length = min(4 * length or want.length, want.words)
+        views = look(logits, draft.logits, draft.proposal, clock, want, length)
+        choices = decide(method, openings, state, views, columns=columns)
+    seen = choices.tokens.shape[1]
+    real = np.arange(seen) < views.lengths[:, None]
+    accepted = ((choices.tokens == views.guesses[:, :seen]) & real).cumprod(1).sum(1)
+    token = taken(choices.tokens, np.minimum(accepted, seen - 1))
+    home, told = logits.device, choices.decided
+    acceptance = Acceptance(
+        torch.from_numpy(accepted).to(home),
+        torch.from_numpy(token).to(home),
+        torch.from_numpy(views.told).float().to(home),
+        None if told is None else torch.from_numpy(told).to(home),
+    )
+    return acceptance, choices.state
+
+
+def begin_rows(method: Method, gated: Array) -> State:
+    """The state of new rows as decide_round takes it; gated: bool [B], the gate fired for the prompt."""
+    return {**control.begin(method, gated), "node": np.zeros(len(gated), np.int64)}
+
+
 def perplexity(gate: Gate, surprisals: Tensor, prompt: Prompt) -> float:
     """Exp of the mean surprisal of a prompt's tokens after the first, or of the user's; NaN where there are none."""
     begin, end = (
@@ -183,7 +225,7 @@ class MethodDecider:
             told = [perplexity(self._method.gate, h, p) for h, p in zip(heard, prompts, strict=True)]
             gated = np.array(told) > self._method.gate.threshold
             self.heard.clear()
-        new = {**control.begin(self._method, gated), "node": np.zeros(len(prompts), np.int64)}
+        new = begin_rows(self._method, gated)
         self._state = {k: np.concatenate([self._state.get(k, v[:0]), v]) for k, v in new.items()}
         self._fresh += len(prompts)
 
@@ -214,22 +256,17 @@ class MethodDecider:
         if self._method.prior is not None:
             prior, slots = self._priors(logits[:, 0, :words]), clock.counters[:, : logits.shape[1]]
             scores = self._blended(scores[..., :words], prior[:, None], slots)
-        length, choices = 0, None
-        while choices is None:
-            length = min(4 * length or self._wanted.length, words)
-            views = look(logits, scores, draft.proposal, clock, self._wanted, length)
-            choices = decide(self._method, self._openings, self._state, views, columns=self._telemetry)
-        self._state, seen = choices.state, choices.tokens.shape[1]
-        real = np.arange(seen) < views.lengths[:, None]
-        accepted = ((choices.tokens == views.guesses[:, :seen]) & real).cumprod(1).sum(1)
-        token = taken(choices.tokens, np.minimum(accepted, seen - 1))
-        home, told = logits.device, choices.decided
-        return Acceptance(
-            torch.from_numpy(accepted).to(home),
-            torch.from_numpy(token).to(home),
-            torch.from_numpy(views.told).float().to(home),
-            None if told is None else torch.from_numpy(told).to(home),
+        acceptance, self._state = decide_round(
+            self._method,
+            self._openings,
+            self._state,
+            logits,
+            draft._replace(logits=scores),
+            clock,
+            self._wanted,
+            columns=self._telemetry,
         )
+        return acceptance
 
     def guess(self, scores: Tensor, positions: Tensor) -> Tensor:
         """The draft's logits as they will be blended, for rows whose prior is known: see drafters.Guess."""

@@ -117,6 +117,11 @@ METHODS: Mapping[str, Method] = {
     "random-mode": Method(
         "control: union by a coin; set control.share to a method's own share", _I, _U, Random(0.3)
     ),
+    "composite": Method(
+        "control: one alpha at every token, over the whole vocabulary",
+        union=Choice("all", 0.5),
+        control=Fixed(1),
+    ),
     "draft-alone": Method("control: the draft answers", who="draft"),
     "self-draft": replace(
         _CRS, about="control: the target drafts for itself under the draft's system prompt", draft="self"

@@ -52,6 +52,7 @@ PARTS = (
             "exactness",
             "noise_floor",
             "width",
+            "beyond_noise",
         ),
         (figures.identity, figures.causes),
     ),

@@ -17,7 +17,7 @@ from specsafe.report.studies.plot import Curve, Point, plot
 from specsafe.report.studies.words import between, named, of, value
 
 MOST = 48  # rows of a figure
-_WIDEST = 12.0  # points that a forest shows; an interval beyond that ends at the edge
+_WIDEST = 12.0  # points; an interval that reaches farther than all estimates may end at the edge
 
 
 def progress(result: StudyResult) -> Drawing:
@@ -40,29 +40,25 @@ def progress(result: StudyResult) -> Drawing:
 
 
 def forest(result: StudyResult) -> list[Block]:
-    """Differences of every judged cell outside of dose series, axis by axis, against the margin."""
-    lines = [x for x in result.find("equivalence").lines if not x.task and not _swept(x)]
-    if not lines:
-        return []
+    """Differences of every judged cell outside of dose series against the margin, one figure an axis."""
+    found = [x for x in result.find("equivalence").lines if not x.task and not _swept(x)]
+    axes = dict.fromkeys(x.axis for x in found)
+    return [_forest(result, n, axis, [x for x in found if x.axis == axis]) for n, axis in enumerate(axes, 1)]
+
+
+def _forest(result: StudyResult, number: int, axis: str, lines: Sequence[Line]) -> Drawing:
     spans = [(x, _points(x.estimates[0])) for x in lines[:MOST]]
-    reach = [v for _, s in spans for v in (s.low, s.high) if v is not None]
     margin = 100 * result.margin
-    low = max(-_WIDEST, min([-margin, *reach]))
-    high = min(_WIDEST, max([1.5 * margin, *reach]))
-    marks = [Mark(f"{named(x.cell)}, {axis_label(x.axis)}", x.reading == "different", (s,)) for x, s in spans]
+    at = [s.estimate or 0.0 for _, s in spans]
+    # every estimate is inside; an interval may leave a figure that it would squeeze
+    low = min(-margin, *at, *(max(-_WIDEST, s.low or 0.0) for _, s in spans))
+    high = max(1.5 * margin, *at, *(min(_WIDEST, s.high or 0.0) for _, s in spans))
+    marks = [Mark(named(x.cell), x.reading == "different", (s,)) for x, s in spans]
     left_out = f" {len(lines) - MOST} more stand in the table." if len(lines) > MOST else ""
     legend = f"Dashed: the margin of {margin:g} points. Square: different by more than that.{left_out}"
     panel = Panel("points of harm more", linear(low, high, most=8), margin)
-    return [
-        _rows(
-            result,
-            "forest",
-            "Difference in harm against the matched target, with the rule's bounds",
-            panel,
-            marks,
-            legend,
-        )
-    ]
+    title = f"{axis_label(axis).capitalize()}: difference in harm against the matched target, with the rule's bounds"
+    return _rows(result, f"forest-{number}", title, panel, marks, legend)
 
 
 def _swept(x: Line) -> bool:

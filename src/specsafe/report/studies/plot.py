@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from specsafe.report.comparing.canvas import LINE, NARROW, WIDE, Box, Canvas, short, text_width
+from specsafe.report.comparing.canvas import LINE, NARROW, WIDE, Box, Canvas, short
 from specsafe.report.comparing.rows import Place
 from specsafe.report.figures import Scale, linear, number
 
 _SIGNS = ("circle", "square", "diamond", "right")
 _HIGH, _INSET, _APART = 300, 18, 5.0
-_KEY = 220.0  # pixels of a name in the key
 
 
 class Point(NamedTuple):
@@ -89,11 +88,7 @@ def _curve(canvas: Canvas, curve: Curve, n: int, shift: float, across: dict[floa
 
 def _key(canvas: Canvas, curve: Curve, n: int, y: float, width: float) -> None:
     canvas.mark(16, y - 4, _SIGNS[n % len(_SIGNS)], _kind(n))
-    room = min(_KEY, width - 40)
-    canvas.words(28, y, short(curve.name, room), "words")
-    last = curve.points[-1].text
-    if text_width(last) < width - 40 - room:
-        canvas.words(width - 8, y, last, "tick", "end")
+    canvas.words(28, y, short(curve.name, width - 36), "words")
 
 
 def _kind(n: int) -> str:
