@@ -95,7 +95,7 @@ class OpenAISession:
     """See engines.base.Session."""
 
     def __init__(self, arm: OpenAIArm, running: served.Running | None = None) -> None:
-        self._running = running
+        self._running, self._opened = running, False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -127,6 +127,7 @@ class OpenAISession:
             self.tells: Tells = self._wait(self._first_look())
             self.plugin = self._plugin()
             self.rule_proof = self.plugin.proof(before) if self.plugin else ""
+            self._opened = True
         except BaseException:
             self.close()
             raise
@@ -196,7 +197,7 @@ class OpenAISession:
             if self._closed:
                 return
             self._closed = True
-        if self._running is not None and hasattr(self, "tells"):  # one that did not open was never handed out
+        if self._running is not None and self._opened:  # one that did not open was never handed out
             served.release(self._running)
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
