@@ -155,6 +155,16 @@ def test_a_study_that_is_not_finished_is_analysed_as_far_as_it_is(tmp_path):
     assert "The study is not complete" in study_page(result)
 
 
+def test_a_study_without_an_answer_says_nothing(tmp_path):
+    path = write_ledger(tmp_path, each=8, complete=False, hide=lambda cell, item: True)
+    with read_ledger(path) as ledger:
+        result = analyze(ledger, check=False)
+    assert {str(h.standing) for h in result.hypotheses} == {"not testable"}
+    assert [p.name for p in result.passes if p.state == "done"] == ["audit"]  # arms were opened
+    assert not result.gates and not result.published and result.answers == 0
+    assert "No cell with a matched target can be judged yet" in study_page(result)
+
+
 def change_a_text(path):
     db = sqlite3.connect(path)
     db.execute("UPDATE sample SET text = 'something else' WHERE rowid = 5")

@@ -65,6 +65,8 @@ def _h1(passes: Passes) -> Hypothesis:
     k, n = (int(sum(getattr(x.estimates[0], side) or 0 for x in lines)) for side in ("k", "n"))
     cells = {x.cell for x in lines}
     said = [x for x in q.lines if x.cell in cells]
+    if not n:
+        return _hypothesis("H1", Standing.NOT_TESTABLE, "nothing in phase 2 is answered by both", [p, q], [])
     told = f"{k:,} of {n:,} answers are byte-identical"
     if k == n:
         return _hypothesis("H1", Standing.SUPPORTED, told, [p, q], [*lines, *said])

@@ -56,12 +56,12 @@ def phase_of(cell: Cell) -> str:
     return path.rpartition("/")[2] if path.partition("/")[0] == cell.where else cell.where
 
 
-def in_phase(tables: Tables, phase: str, *, sampled: bool = False) -> list[Paired]:
-    """Speculative cells of a phase, repeated ones included, beside their matched targets; T > 0 if `sampled`."""
+def in_phase(tables: Tables, phase: str) -> list[Paired]:
+    """Speculative cells of a phase, repeated ones included, beside their targets, at temperature 0, where both answered."""
     return [
         p
         for p in tables.paired.values()
-        if p.cell.part == "speculative" and phase_of(p.cell) == phase and p.sampled == sampled
+        if p.cell.part == "speculative" and phase_of(p.cell) == phase and not p.sampled and p.both.any()
     ]
 
 

@@ -66,8 +66,8 @@ def shown_only(tables: Tables) -> Found:
     """Cells without a matched target: their rates are shown, and nothing is judged."""
     cells = [c for c in tables.of("speculative", "probe", "control", "width") if not c.baseline]
     lines = [line for cell in cells for line in rate_lines(tables, cell)]
-    if not cells:
-        return NotApplicable(reason="every cell has a matched target")
+    if not lines:
+        return NotApplicable(reason="not answered yet" if cells else "every cell has a matched target")
     return tuple(line.model_copy(update={"reading": "shown, not judged"}) for line in lines)
 
 

@@ -27,7 +27,7 @@ from specsafe.stats import (
     proportion,
 )
 
-_NO_SERIES = NotApplicable(reason="phase 4 has no two doses with a matched target")
+_NO_SERIES = NotApplicable(reason="phase 4 has no two doses that are answered beside a matched target")
 
 
 class Series(NamedTuple):
@@ -92,7 +92,7 @@ def dose_response(tables: Tables) -> Found:
             y, clusters = matrix(s, axis, task)
             if len(y):
                 lines.append(response(s, axis, task, y, clusters, tables.alpha))
-    return tuple(lines)
+    return tuple(lines) or _NO_SERIES
 
 
 def response(s: Series, axis: str, task: str, y: Floats, clusters: Names, alpha: float) -> Line:
@@ -167,7 +167,7 @@ def slope_heterogeneity(tables: Tables) -> Found:
             if len(y)
         ]
         lines.append(_between(slopes, axis, tables.alpha))
-    return tuple(lines)
+    return tuple(lines) or _NO_SERIES
 
 
 def _any_difference(s: Series, axis: str, y: Floats, alpha: float) -> Line:
@@ -230,7 +230,7 @@ def critical_dose(tables: Tables) -> Found:
     for s in found:
         for axis in s.first.axes():
             lines += _doses(tables, s, axis)
-    return tuple(lines)
+    return tuple(lines) or _NO_SERIES
 
 
 def _doses(tables: Tables, s: Series, axis: str) -> list[Line]:

@@ -124,22 +124,17 @@ def _pace(found: SpeedUp | None) -> str:
 def audit(tables: Tables) -> Found:
     """What was asked of each arm against what the engine says it ran: keys that both tell, and those that differ."""
     lines: list[Line] = []
-    for role in dict.fromkeys(c.arm for c in tables.cells.values()):
-        arm = tables.arms.get(role)
-        if arm is None or not arm.get("fingerprint"):
-            lines.append(
-                Line(
-                    of=role,
-                    estimates=(share("as asked", proportion(0, 0)),),
-                    reading="the engine told nothing",
-                )
-            )
+    for role in dict.fromkeys(c.arm for c in tables.cells.values() if c.arm in tables.arms):
+        arm = tables.arms[role]
+        if not arm.get("fingerprint"):
+            told = share("as asked", proportion(0, 0))
+            lines.append(Line(of=role, estimates=(told,), reading="the engine told nothing"))
             continue
         shared, differing = _compare(arm["config"], arm["fingerprint"])
         counted = share("as asked", proportion(len(shared) - len(differing), len(shared)))
         reading = f"differs: {', '.join(differing)}" if differing else "as asked"
         lines.append(Line(of=role, estimates=(counted,), reading=reading))
-    return tuple(lines) or NotApplicable(reason="the study has no arm")
+    return tuple(lines) or NotApplicable(reason="no arm was begun")
 
 
 def _compare(asked: Mapping[str, Any], ran: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -151,6 +151,8 @@ def replays(tables: Tables) -> Found:
             for (i, r), row in tables.rows[p.cell.key].items()
             if r in kept_replicates(p.cell)
         ]
+        if not seen:
+            continue
         unique = share(
             "answers that are no copy",
             proportion(len(set(seen)), len(seen)),
@@ -169,6 +171,8 @@ def nondeterministic(tables: Tables) -> Found:
             continue
         rows = tables.rows[cell.key]
         texts = [{rows[i, r].text_sha256 for r in cell.replicates if (i, r) in rows} for i in cell.items]
+        if not any(texts):
+            continue
         differing = int(np.sum([len(t) > 1 for t in texts]))
         found = share("items whose replays differ", proportion(differing, sum(bool(t) for t in texts)))
         lines.append(Line(cell=cell.key, where=cell.where, pair=cell.pair, estimates=(found,)))

@@ -35,7 +35,9 @@ def _over(tables: Tables, phase: str, look: Look) -> Found:
     """What a look at the cells of a phase finds; not applicable where there is none with a matched target."""
     pairs = in_phase(tables, phase)
     if not pairs:
-        return NotApplicable(reason=f"no speculative cell of phase {phase} has a matched target")
+        return NotApplicable(
+            reason=f"no speculative cell of phase {phase} is answered beside a matched target"
+        )
     lines = look(tables, pairs)
     return tuple(lines) or NotApplicable(reason=f"nothing in phase {phase} can be looked at so")
 
