@@ -33,7 +33,7 @@ class Server:
         plain = {
             "model": "target",
             "prompt": "The three primary colours are",
-            "max_tokens": 24,
+            "max_tokens": 16,
             "temperature": 0,
         }
         return httpx.post(
@@ -74,7 +74,7 @@ def server(tmp_path_factory):
 
 
 def test_the_check_up_proves_the_rule_in_force(server):
-    found = examine(parse_arm(f"kind=openai,url={server.url},max_tokens=24"))
+    found = examine(parse_arm(f"kind=openai,url={server.url},max_tokens=8"))
     text = setting("rule", SAID).text
     assert (found.fingerprint["rule"], found.fingerprint["rule_proved"]) == (text, True)
     assert found.fingerprint["lossless"] is False
@@ -114,7 +114,7 @@ def test_a_wrong_field_is_a_400_of_that_request(server, fields, said):
 def test_a_claim_is_held_against_the_plugin(server):
     from specsafe.errors import UserError
 
-    session = openai.open_session(parse_arm(f"kind=openai,url={server.url},rule=typical,max_tokens=16"))
+    session = openai.open_session(parse_arm(f"kind=openai,url={server.url},rule=typical,max_tokens=8"))
     try:
         (sample,) = session.generate([Request("a", "Name a colour.")])
         assert sample.drafted and session.fingerprint()["rule_proof"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from running import ask, started, stopped
+from running import MODELS, ask, started, stopped
 
 from specsafe.models.tokenizer import load_tokenizer
 from specsafe.plugin.setting import setting
 
 pytestmark = pytest.mark.vllm
 NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+
+SILENT = {"per_request_spec_decode_metrics": "none"}  # of a server that drafts nothing there are none
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,10 @@ NGRAM = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4,
         ({"additional_config": {"specsafe_rule": "leak:rate=2"}}, "between 0 and 1"),
         ({"additional_config": {"specsafe_rule": "typical"}, "worker_cls": "auto"}, "--worker-cls"),
         ({"additional_config": {"specsafe_method": "ssd"}, "speculative_config": NGRAM}, "no distributions"),
-        ({"additional_config": {"specsafe_rule": "typical"}, "speculative_config": None}, "drafts nothing"),
+        (
+            {"additional_config": {"specsafe_rule": "typical"}, "speculative_config": None, **SILENT},
+            "drafts nothing",
+        ),
     ],
 )
 def test_a_wrong_setting_does_not_start(changes, said):
@@ -36,8 +41,6 @@ def test_n_grams_have_rules_and_no_methods():
     try:
         (report,) = llm.collective_rpc("specsafe_report")
         assert report["setting"] == setting("rule", "typical:epsilon=0.03,delta=0.1").text
-        from running import MODELS
-
         tokenizer = load_tokenizer(MODELS / "target")
         prompts = [tokenizer.chat(f"Say it again: {'red green blue ' * 6}{end}") for end in ("red", "blue")]
         answers = ask(llm, prompts)

@@ -194,17 +194,17 @@ def open_stack(config: Json, loaded: Loaded | None = None) -> Stack:
     now: Loaded = {} if loaded is None else loaded
     now.clear()
 
-    def network(role: str, path: str, device: str) -> tuple[Network, Proof | None]:
+    def once(role: str, path: str, device: str) -> tuple[Network, Proof | None]:
         key = (path, dtype, device, config["arithmetic"], config["context"], config["threads"])
         now[key] = before.get(key) or now.get(key) or _network(role, config, path, dtype, device)
         return now[key]
 
-    target, proof = network("target", config["model_path"], config["device"])
+    target, proof = once("target", config["model_path"], config["device"])
     found = {"target": proof} if proof else {}
     method = find(config["method"], parse_changes(config["changes"])) if config["method"] else None
     if method is not None and method.draft == "self":
         config = {**config, "draft": "self", "draft_path": "", "keep": ()}
-    draft = _draft(config, target, tokenizer, network)
+    draft = _draft(config, target, tokenizer, once)
     if draft is not None and draft[1] is not None:
         found["draft"] = draft[1]
     if method is not None:
@@ -272,7 +272,7 @@ def _draft(
     config: Json,
     target: Network,
     tokenizer: Tokenizer,
-    network: Callable[[str, str, str], tuple[Network, Proof | None]],
+    once: Callable[[str, str, str], tuple[Network, Proof | None]],
 ) -> tuple[Network, Proof | None] | None:
     """The network that drafts, and its proof if it is not part of the target."""
     kind = config["draft"]
@@ -296,7 +296,7 @@ def _draft(
             f"draft {kind} has another tokenizer ({other.sha256[:12]}…) than the target ({tokenizer.sha256[:12]}…)",
             "choose a draft of the same family, or draft=layers:…",
         )
-    draft, proof = network("draft", path, config["draft_device"] or config["device"])
+    draft, proof = once("draft", path, config["draft_device"] or config["device"])
     if draft.vocabulary < tokenizer.vocab_size:
         raise UserError(
             f"draft {kind} has {draft.vocabulary} rows of vocabulary, the tokenizer {tokenizer.vocab_size} tokens",

@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from specsafe.engines import served
 from specsafe.engines.arm_openai import OpenAIArm
 from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
+from specsafe.engines.openai_claims import hold_against, require_as_claimed
 from specsafe.engines.openai_client import Client, GaveUp, Passing, Refused, api_key, patiently
 from specsafe.engines.openai_counters import Counters, read_counters
 from specsafe.engines.openai_dialects import DIALECTS, Drafting, ImpossibleCounts, ReplyError
@@ -94,7 +95,7 @@ class OpenAISession:
     """See engines.base.Session."""
 
     def __init__(self, arm: OpenAIArm, running: served.Running | None = None) -> None:
-        self._running = running
+        self._running, self._opened = running, False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -126,6 +127,7 @@ class OpenAISession:
             self.tells: Tells = self._wait(self._first_look())
             self.plugin = self._plugin()
             self.rule_proof = self.plugin.proof(before) if self.plugin else ""
+            self._opened = True
         except BaseException:
             self.close()
             raise
@@ -195,7 +197,7 @@ class OpenAISession:
             if self._closed:
                 return
             self._closed = True
-        if self._running is not None and hasattr(self, "tells"):  # one that did not open was never handed out
+        if self._running is not None and self._opened:  # one that did not open was never handed out
             served.release(self._running)
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -274,7 +276,7 @@ class OpenAISession:
                 f"the server at {self.arm.url} tells impossible counts of drafting ({request.item[:40]}): {error}",
                 "no acceptance can be computed from them; telemetry=none goes on without",
             ) from error
-        self._require_as_claimed(read.drafting)
+        require_as_claimed(self.arm, read.drafting)
         if failed and self.tells_by_counters:  # what a lost attempt drafted is in the counters too
             return replace(_undrafted(read.sample), failed_attempts=failed)
         sample = read.sample if self.arm.speculative else _undrafted(read.sample)
@@ -364,7 +366,7 @@ class OpenAISession:
                 f"the server at {self.arm.url} tells impossible counts of drafting: {error}",
                 "no acceptance can be computed from them; telemetry=none goes on without",
             ) from error
-        self._require_as_claimed(read.drafting)
+        require_as_claimed(self.arm, read.drafting)
         source: Source = "none"
         if self.arm.telemetry != "none":
             if read.drafting.drafted is not None:
@@ -375,34 +377,7 @@ class OpenAISession:
         return Tells(s.token_ids is not None, bool(s.logprobs), bool(s.top), source)
 
     def _hold_against_the_server(self) -> None:
-        """Claims against the server's own configuration, where it shows it. Raises UserError."""
-        told: Mapping[str, Any] = self.server.told
-        claims = {
-            "rule": (
-                self.arm.rule if self.arm.rule not in ("auto", "greedy") else None,
-                self.server.rule or None,
-            ),
-            "num_speculative_tokens": (self.arm.num_speculative_tokens, told.get("num_speculative_tokens")),
-        }
-        for name, (claimed, there) in claims.items():
-            if claimed is not None and there is not None and claimed != there:
-                raise UserError(
-                    f"{name}={claimed} is claimed of {self.arm.url}, which runs {there}", "mend the claim"
-                )
-
-    def _require_as_claimed(self, told: Drafting) -> None:
-        """What a reply tells of drafting against what the arm says. Raises UserError."""
-        if not self.arm.speculative and told.drafted:
-            raise UserError(
-                f"the server at {self.arm.url} drafts ({told.drafted} tokens), and this arm is to be the target alone",
-                "give the target a server without speculation",
-            )
-        claimed = self.arm.num_speculative_tokens
-        if claimed is not None and told.limit is not None and claimed != told.limit:
-            raise UserError(
-                f"num_speculative_tokens={claimed} is claimed of {self.arm.url}, which drafts {told.limit} a round",
-                "mend the claim",
-            )
+        hold_against(self.arm, self.server)
 
 
 def _undrafted(sample: Sample) -> Sample:

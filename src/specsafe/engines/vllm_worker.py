@@ -80,7 +80,6 @@ class Stack:
     def facts(self) -> Json:
         """What really runs."""
         import torch
-
         import vllm
 
         held = self.engine.vllm_config
@@ -155,9 +154,8 @@ class Stack:
 
     def sampling(self, line: Json) -> Any:
         """How an answer is drawn; everything that changes it is said."""
-        from vllm.sampling_params import RequestOutputKind
-
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         config = self.config
         return SamplingParams(

@@ -45,7 +45,8 @@ def make_jobs(
     ids = {name: arm_id(arm, check_arm(arm)) for name, arm in arms.items()}
     jobs = []
     for (name, replicate), wanted in asked.items():
-        part = tuple(i for i in items if i.id in wanted & chosen)
+        mine = wanted & chosen
+        part = tuple(i for i in items if i.id in mine)
         if part:
             restart = replicate // samples[name]
             session = f"{restart} {' '.join(_shared(name, arms[name]))}"
