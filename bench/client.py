@@ -52,11 +52,12 @@ def main() -> None:
         return
     command = (
         f"{given.python} -m vllm.entrypoints.openai.api_server --model {given.model} --port {{port}} "
-        f"--max-model-len 512 --max-num-seqs {given.concurrency} --enforce-eager --no-enable-prefix-caching"
+        f"--max-model-len 512 --max-num-seqs {given.concurrency} --enforce-eager --no-enable-prefix-caching "
+        f"--kv-cache-memory-bytes {given.cache * 2**20}"
     )
     keys = f"kind=openai,serve={json.dumps(command)},concurrency={given.concurrency}"
     arm = parse_arm(f'{keys},chat_template=off,system="",max_tokens={given.tokens},top=0')
-    session = openai.open_session(arm)
+    session = openai.open_session(arm, Path(tempfile.gettempdir(), "bench-client-server.log"))
     ours: list[float] = []
     theirs: list[float] = []
     try:
@@ -86,6 +87,7 @@ def options() -> argparse.Namespace:
     read.add_argument("--tokens", type=int, default=32)
     read.add_argument("--words", type=int, default=32)
     read.add_argument("--rounds", type=int, default=3)
+    read.add_argument("--cache", type=int, default=512, help="MiB of key-value cache of the server")
     read.add_argument("--holds", type=int, default=0, help=argparse.SUPPRESS)
     read.add_argument("--client", default="", help=argparse.SUPPRESS)
     return read.parse_args()
