@@ -70,6 +70,9 @@ def main() -> None:
             ]
             for side in sides if round_ % 2 else sides[::-1]:
                 side()
+            print(
+                f"round {round_}: {ours[-1]:.1f} and {theirs[-1]:.1f} tokens/s", file=sys.stderr, flush=True
+            )
     finally:
         session.close()
         served.stop_all()
