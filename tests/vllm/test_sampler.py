@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from types import SimpleNamespace
 
@@ -11,6 +12,11 @@ import pytest
 import torch
 from running import environment
 
+from specsafe.decoding.drafters import Clock, Draft
+from specsafe.decoding.loop import Prompt, RuleDecider
+from specsafe.decoding.randomness import slot_positions
+from specsafe.decoding.records import Proposal
+from specsafe.decoding.safety.decider import MethodDecider
 from specsafe.decoding.safety.signals import first_tokens
 from specsafe.plugin.setting import setting
 
@@ -50,8 +56,8 @@ def vllm():
 class Batch:
     """Five requests with drafts of a model; texts, temperatures: of each."""
 
-    def __init__(self, vllm, texts, temperatures, logprobs=None):
-        g = torch.Generator().manual_seed(1)
+    def __init__(self, vllm, texts, temperatures, logprobs=None, seed=1):
+        g = torch.Generator().manual_seed(seed)
         self.vllm, self.temperatures = vllm, temperatures
         n, rows = sum(COUNTS), sum(COUNTS) + len(COUNTS)
         self.logits = torch.randn(rows, V, generator=g) * 3
@@ -131,6 +137,55 @@ class Batch:
 def fields_of(text):
     kind, _, name = text.partition(" ")
     return {"specsafe_method": name} if kind == "method" else {"specsafe_rule": text} if text else None
+
+
+RULES = ["rejection", "block", "typical", "threshold:threshold=0.05", "relaxed:top_k=3", "leak:rate=0.5"]
+METHODS = ["ssd", "ssd-crs", "ssd-crs-zero-lag", "continuous", "composite:union.alpha=0.75"]
+
+
+def test_every_setting_decides_as_our_engine_does_on_the_same_logits_step_after_step(vllm):
+    """Twenty requests, five of them a step and in any order: each as our engine's own decider has it, bit for bit."""
+    words = first_tokens(lambda text: [len(text)], V, torch.device("cpu"))
+    kinds = [*((r, t) for r in RULES for t in (0.0, 0.8)), *((f"method {m}", 0.0) for m in METHODS)]
+    deciders, rows, checked = {}, {}, 0
+    sampler = None
+    for step in range(30):
+        here = random.Random(step).sample(range(len(kinds)), len(COUNTS))
+        batch = Batch(vllm, [kinds[i][0] for i in here], [kinds[i][1] for i in here], seed=step)
+        for name, i in zip(batch.names, here, strict=True):  # a request's object stays, whatever row it has
+            rows[i] = batch.requests[name] = rows.get(i, batch.requests[name])
+        if sampler is None:
+            sampler, _ = batch.ours()  # made as a worker makes it; its own first step is asked again
+            for i in here:
+                vars(rows[i]).pop("specsafe")
+        sampler._runner.requests, sampler._runner.input_batch.req_ids = batch.requests, batch.names
+        said = sampler(batch.metadata, batch.draft, batch.logits.clone(), batch.sampling()).sampled_token_ids
+        begin = 0
+        for place, (i, n) in enumerate(zip(here, COUNTS, strict=True)):
+            drafted = batch.metadata.draft_token_ids[begin : begin + n].long()
+            begin += n
+            if not n:
+                continue
+            row = rows[i].specsafe
+            if i not in deciders:
+                deciders[i] = RuleDecider(row.setting.rule, row.temperature) if row.setting.rule else None
+                if deciders[i] is None:
+                    deciders[i] = MethodDecider(row.setting.method, words, telemetry=False, words=V)
+                    deciders[i].join([Prompt("", (1,))])
+            slots, first = n + deciders[i].bonus, begin - n + place
+            done = torch.tensor([len(rows[i].output_token_ids)])
+            acceptance = deciders[i].decide(
+                batch.logits[None, first : first + slots],
+                Draft(Proposal(drafted[None], torch.tensor([n])), batch.draft[None, begin - n : begin]),
+                Clock(torch.tensor([row.key]), slot_positions(done, slots, fresh=deciders[i].looks_ahead)),
+            )
+            kept = int(acceptance.accepted[0])
+            own = [int(acceptance.token[0])] if deciders[i].bonus or kept < n else []
+            got = [t for t in said[place].tolist() if t >= 0]
+            assert got == [*drafted[:kept].tolist(), *own], row.setting.text
+            rows[i].output_token_ids = [*rows[i].output_token_ids, *got]
+            checked += n
+    assert checked > 300 and len(deciders) == len(kinds)
 
 
 @pytest.mark.parametrize("temperatures", [[0.0] * 5, [0.0, 0.7, 0.7, 0.0, 1.3], [0.9] * 5])
