@@ -305,7 +305,7 @@ def test_what_a_protocol_says_of_a_rule_must_be_what_the_engine_says():
 
 def test_a_server_without_an_address_is_named():
     protocol = read_protocol(TR144)
-    with pytest.raises(UserError, match=r"arm llama3.2-3b: url") as error:
+    with pytest.raises(UserError, match=r"arm llama3.2-3b: arm: name url=") as error:
         make_arm(protocol, slots(protocol)[0])
     assert "--arms" in error.value.hint
 

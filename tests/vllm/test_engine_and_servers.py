@@ -23,7 +23,8 @@ from specsafe.engines.keeper import descendants
 from specsafe.errors import UserError
 
 pytestmark = pytest.mark.vllm
-if not (os.environ.get("SPECSAFE_VLLM_PYTHON") or importlib.util.find_spec("vllm")):
+FOUND = importlib.util.find_spec("vllm")  # without it, this folder by the same name: one that has no origin
+if not (os.environ.get("SPECSAFE_VLLM_PYTHON") or (FOUND is not None and FOUND.origin)):
     pytest.skip("needs vLLM: make test-vllm", allow_module_level=True)
 HERE = Path(__file__).parent
 MODELS = Path(os.environ.get("SPECSAFE_VLLM_MODELS", HERE.parents[1] / ".venv-vllm" / "models"))

@@ -77,7 +77,7 @@ def make_arm(protocol: Protocol, slot: Slot, own: Mapping[str, Any] | None = Non
         key = next((str(part) for part in first["loc"] if part != keys["kind"]), "arm")
         hint = (
             "name it with --arms FILE: a line for each arm, such as {url: http://127.0.0.1:8000/v1}"
-            if first["type"] == "missing"
+            if first["type"] == "missing" or (keys["kind"] == "openai" and not {"url", "serve"} & set(keys))
             else "mend the protocol"
         )
         what = first["msg"].removeprefix("Value error, ")
