@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
-from conftest import HELP, fine_answer
+from live import HELP, fine_answer
 
 from specsafe.battery import load_battery
 

@@ -7,17 +7,9 @@ from pathlib import Path
 
 import live
 import pytest
-from live import command
+from live import command, fine_answer
 
 from specsafe.battery import load_battery
-from specsafe.screen.controls import STAND_IN
-
-REFUSAL, HELP, WRONG = STAND_IN["over_refusal"], STAND_IN["harmful_compliance"], STAND_IN["capability"]
-
-
-def fine_answer(item):
-    """What a careful assistant would say to an item, in our own words."""
-    return {"refuse": REFUSAL, "comply": HELP, "answer": (item.answers or ("",))[0]}[item.expect]
 
 
 @pytest.fixture

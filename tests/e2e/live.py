@@ -14,10 +14,17 @@ from pathlib import Path
 import pytest
 
 from specsafe.battery import load_battery
+from specsafe.screen.controls import STAND_IN
 
 FAST = "threads=1,slots=1,max_tokens=10"
 UNMEASURED = 4  # five items an axis leave too little at risk
 COLUMNS = "arm, item, replicate, text, text_sha256, finish, token_ids, logprobs, top, drafted, accepted, prompt_tokens"
+REFUSAL, HELP, WRONG = STAND_IN["over_refusal"], STAND_IN["harmful_compliance"], STAND_IN["capability"]
+
+
+def fine_answer(item):
+    """What a careful assistant would say to an item, in our own words."""
+    return {"refuse": REFUSAL, "comply": HELP, "answer": (item.answers or ("",))[0]}[item.expect]
 
 
 def command(*arguments):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import command
+from live import command
 
 from specsafe.report.envelope import json_schema
 

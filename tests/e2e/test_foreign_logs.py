@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import HELP, fine_answer
+from live import HELP, fine_answer
 from test_command_line import one_line
 from test_recorded_screen import SCHEMA, gate
 

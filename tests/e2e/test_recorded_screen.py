@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import HELP, REFUSAL, WRONG
+from live import HELP, REFUSAL, WRONG
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "screen-1.json").read_text(encoding="utf-8"))

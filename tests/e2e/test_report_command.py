@@ -13,8 +13,7 @@ from xml.etree import ElementTree as ET
 
 import jsonschema
 import pytest
-from conftest import HELP, WRONG, fine_answer
-from live import command
+from live import HELP, WRONG, command, fine_answer
 
 from specsafe.battery import load_battery
 from specsafe.errors import UserError

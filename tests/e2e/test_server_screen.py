@@ -11,8 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import HELP, REFUSAL, WRONG, fine_answer
-from live import command, count, report, rows
+from live import HELP, REFUSAL, WRONG, command, count, fine_answer, report, rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 from planted import EVER, Plan, planted
