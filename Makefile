@@ -5,7 +5,7 @@ VLLM := .venv-vllm/bin
 MODEL := smollm2-135m-instruct-q4_1
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: screen test test-full test-vllm check docs clean
+.PHONY: screen test test-full test-vllm test-vllm-once check docs clean
 
 screen: .venv/base model
 	$(BIN)/specsafe screen $(ARGS)
@@ -16,10 +16,16 @@ test: .venv/dev model
 test-full: .venv/dev model
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 	$(BIN)/python bench/verdict.py
+	$(MAKE) test-vllm
 
 # A real vLLM (CPU wheel) in an environment of its own; its models are exported from the fetched one.
+# Each start takes most of a minute; what VLLM_ONE_START names shares one.
+VLLM_TESTS := tests/vllm
+VLLM_ONE_START := tests/vllm/test_sampler.py tests/vllm/test_plugin.py
 test-vllm: .venv-vllm/ready .venv-vllm/models/ready
-	$(VLLM)/python -m pytest tests/vllm $(ARGS)
+	$(VLLM)/python -m pytest $(VLLM_TESTS) $(ARGS)
+test-vllm-once: VLLM_TESTS := $(VLLM_ONE_START)
+test-vllm-once: test-vllm
 
 check: .venv/dev
 	$(BIN)/ruff check .

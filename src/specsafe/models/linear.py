@@ -16,6 +16,9 @@ class Matrix:
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._dtype = product_dtype(weight.dtype, weight.device)
+        # One row waits for the weights to be read, and these are half the bytes: a lone row is summed over them.
+        self.narrow = weight if self._dtype != weight.dtype else None
+        self._narrow_bias = bias
         weight = weight.to(self._dtype)
         self._packed = can_pack(weight)
         # Owned memory: a matrix that lies in a larger storage would keep all of that alive.
@@ -25,6 +28,8 @@ class Matrix:
 
     def __call__(self, x: Tensor) -> Tensor:
         """X [rows, in] -> x @ weight.T + bias [rows, out], of x's dtype."""
+        if self.narrow is not None and x.shape[0] == 1:
+            return linear(x, self.narrow, self._narrow_bias)
         given = x.to(self._dtype)
         if self._packed:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -39,7 +44,7 @@ def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """The dtype in which sums of products are taken: float32 for bfloat16 on a processor without bfloat16 products.
 
     There one product is rounded to bfloat16 as a processor that has them would round it, several times sooner than the
-    library's own way round; the weights take twice the memory.
+    library's own way round; the weights take three times the memory, for a single row is read in bfloat16 (fast there).
     """
     if dtype != torch.bfloat16 or device.type != "cpu":
         return dtype
