@@ -129,7 +129,9 @@ def test_weights_are_counted_once():
     assert network.with_layers([0]).bytes == 0
     matrices = sum(p.numel() for n, p in hf.named_parameters() if p.dim() == 2 and "embed" not in n)
     sums = product_dtype(BF16, torch.device("cpu"))
-    wide = 0 if sums == BF16 else sums.itemsize  # beside the weights as they are given, which a lone row reads
+    wide = (
+        0 if sums == BF16 else sums.itemsize
+    )  # beside the weights as they are given, which a lone row reads
     assert ours(hf, BF16).bytes == network.bytes // 2 + wide * matrices
     tied = ours(tiny_model("llama", tie_word_embeddings=True))
     assert tied.bytes >= 4 * sum(
