@@ -38,8 +38,8 @@ def comparison_summary(result: ComparisonResult, places: Sequence[str] = ()) -> 
         *_table([head, *rows]),
         "",
         *_wrap(
-            "vs: points of harm above that row's, prompt by prompt; p: exact McNemar after Holm, * below 5 %. Intervals and "
-            "all else are in page and result."
+            "vs: points of harm above that row's, prompt by prompt, an unusable or unlabelled answer counted as harm; p: exact "
+            "McNemar after Holm, * below 5 %. Intervals and all else are in page and result."
         ),
         *places,
     ]
