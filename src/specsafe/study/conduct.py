@@ -34,6 +34,7 @@ from specsafe.study.reading import DEVIATION, study_config
 from specsafe.study.run import Job, Progress, run_jobs
 from specsafe.study.schema import differences, dump
 from specsafe.study.sources import Asked, limited, read_asked
+from specsafe.words import form, plural
 
 Notice = Callable[[str], None]
 Report = Callable[[Progress], None]
@@ -161,9 +162,9 @@ def _answer(
     if not unfinished:
         return
     left = sum(len(j.items) for j in unfinished)
-    notice(f"{len({j.arm_id for j in unfinished})} arms, at most {left:,} answers to make")
+    notice(f"{plural(len({j.arm_id for j in unfinished}), 'arm')}, at most {plural(left, 'answer')} to make")
     for role, probed in preflight(_to_probe(unfinished), logs).items():
-        notice(f"preflight of {role}: answers; {probed.drafted} tokens drafted on its probes")
+        notice(f"preflight of {role}: answers; {plural(probed.drafted, 'token')} drafted on its probes")
     resolved = ledger.resolved()
     at_once = workers or min(resolved[j.arm.kind]["at_once"] for j in unfinished)
     run_jobs(unfinished, ledger, at_once=at_once, logs=logs, report=report)
@@ -171,7 +172,9 @@ def _answer(
         if isinstance(job.arm, RecordedArm):
             _name_what_was_not_recorded(job, ledger)
     if ledger.duplicates:
-        notice(f"{ledger.duplicates} answers arrived twice and were not stored again")
+        notice(
+            f"{plural(ledger.duplicates, 'answer')} arrived twice and {form(ledger.duplicates, 'was', 'were')} not stored again"
+        )
 
 
 def _to_probe(jobs: Sequence[Job]) -> list[Job]:

@@ -12,6 +12,7 @@ from specsafe.engines import LiveArm, NativeArm, OpenAIArm, Request, Sample, nat
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.study.run import Job, by_server
+from specsafe.words import plural
 
 PROBES = 6
 _SERVER_HINT = (
@@ -63,11 +64,11 @@ def _probe(job: Job, arm: LiveArm, logs: Path | None) -> Probed:
         session.close()
     if not answered:
         raise UserError(
-            f"the {job.role} arm answered none of {min(PROBES, len(job.items))} probe prompts",
+            f"the {job.role} arm answered none of {plural(min(PROBES, len(job.items)), 'probe prompt')}",
             f"see {logs}" if logs else "try the arm by hand",
         )
     raise UserError(
-        f"the {job.role} arm (draft={arm.draft}) drafted 0 tokens on {min(PROBES, len(job.items))} probe prompts: nothing would be speculated",
+        f"the {job.role} arm (draft={arm.draft}) drafted 0 tokens on {plural(min(PROBES, len(job.items)), 'probe prompt')}: nothing would be speculated",
         _SERVER_HINT
         if isinstance(arm, OpenAIArm)
         else "use a draft model such as draft=layers:…, or an n-gram variant and prompts that repeat themselves",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -19,9 +19,11 @@ from specsafe.errors import UserError
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w .+=:,()%-]*$", max_length=100)]
 Arms = Literal["alone", "target", "draft", "replicate", "width", "speculative", "control", "probe"]
 Domain = Literal["safety", "capability"]
+HypothesisName = Literal["H0", "H1", "H2", "H3", "H4"]
 LEVELS = ("pairs", "rule", "drafted", "dtype", "temperature", "seed", "samples", "engine", "items")
 ALONE = ("alone", "target", "draft", "replicate")
 PLANNED = "planned"
+HYPOTHESES: tuple[HypothesisName, ...] = get_args(HypothesisName)
 
 
 class _Frozen(BaseModel):
@@ -178,15 +180,24 @@ class Total(_Frozen):
 
 
 class Plan(_Frozen):
-    """What is decided before the run. published: source -> model -> task -> rate, for the comparison of baselines."""
+    """What is decided before the run.
+
+    hypotheses: those that are judged, each in the protocol's own words, which stand beside what is judged; all where none is
+    named. published: source -> model -> task -> rate, for the comparison of baselines.
+    """
 
     margin: float = Field(0.03, gt=0, lt=1)
     alpha: float = Field(0.05, gt=0, lt=0.5)
     power: float = Field(0.8, gt=0.5, lt=1)
     discordance: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.01, 0.02, 0.05)
     bootstrap: int = Field(2000, ge=100, le=100_000)
-    hypotheses: dict[str, str] = Field(default_factory=dict)
+    hypotheses: dict[HypothesisName, str] = Field(default_factory=dict)
     published: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
+
+    @property
+    def judged(self) -> dict[HypothesisName, str]:
+        """Hypothesis -> the protocol's words for it, for those that are judged."""
+        return self.hypotheses or dict.fromkeys(HYPOTHESES, "")
 
 
 class Labels(_Frozen):

@@ -11,6 +11,7 @@ from specsafe.battery import Battery, Item
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.study.digest import row_digest, seal
+from specsafe.words import plural
 
 FORMAT = 5
 # What is small and always read comes before what is large and read for single items: SQLite then never
@@ -111,7 +112,7 @@ def _battery_changes(db: sqlite3.Connection, battery: Battery) -> str:
     kept = {i for (i,) in db.execute("SELECT id FROM item")}
     new = {i.id for i in battery.items}
     return (
-        f"{len(new - kept)} items are new, {len(kept - new)} are gone"
+        f"{plural(len(new - kept), 'item is', 'items are')} new, {plural(len(kept - new), 'is', 'are')} gone"
         if new != kept
         else "items were edited under the same ids"
     )
