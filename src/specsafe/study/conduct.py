@@ -28,10 +28,10 @@ from specsafe.study.jobs import arms_of, loaded, make_jobs, settled
 from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, storage_errors
 from specsafe.study.lock import deviations
 from specsafe.study.planning import answers_to_make, cells
-from specsafe.study.preflight import preflight
+from specsafe.study.preflight import close_all, preflight
 from specsafe.study.protocol import Protocol
 from specsafe.study.reading import DEVIATION, study_config
-from specsafe.study.run import Job, Progress, run_jobs
+from specsafe.study.run import Job, Progress, run_jobs, sharing
 from specsafe.study.schema import differences, dump
 from specsafe.study.sources import Asked, limited, read_asked
 from specsafe.words import form, plural
@@ -163,11 +163,15 @@ def _answer(
         return
     left = sum(len(j.items) for j in unfinished)
     notice(f"{plural(len({j.arm_id for j in unfinished}), 'arm')}, at most {plural(left, 'answer')} to make")
-    for role, probed in preflight(_to_probe(unfinished), logs).items():
-        notice(f"preflight of {role}: answers; {plural(probed.drafted, 'token')} drafted on its probes")
     resolved = ledger.resolved()
     at_once = workers or min(resolved[j.arm.kind]["at_once"] for j in unfinished)
-    run_jobs(unfinished, ledger, at_once=at_once, logs=logs, report=report)
+    probed, opened = preflight(_to_probe(unfinished), logs, _begin(unfinished, at_once))
+    for role, seen in probed.items():
+        notice(f"preflight of {role}: answers; {plural(seen.drafted, 'token')} drafted on its probes")
+    try:
+        run_jobs(unfinished, ledger, at_once=at_once, logs=logs, report=report, opened=opened)
+    finally:
+        close_all(opened)
     for job in unfinished:
         if isinstance(job.arm, RecordedArm):
             _name_what_was_not_recorded(job, ledger)
@@ -175,6 +179,11 @@ def _answer(
         notice(
             f"{plural(ledger.duplicates, 'answer')} arrived twice and {form(ledger.duplicates, 'was', 'were')} not stored again"
         )
+
+
+def _begin(jobs: Sequence[Job], at_once: int) -> set[str]:
+    """Sessions with which the run begins: they go on where their preflight ended. A restart is a new process."""
+    return {group[0].session for group in sharing(jobs)[:at_once] if group[0].replicate == 0}
 
 
 def _to_probe(jobs: Sequence[Job]) -> list[Job]:
