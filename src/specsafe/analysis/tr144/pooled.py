@@ -236,7 +236,11 @@ def kappa(tables: Tables) -> Iterator[Published]:
     if isinstance(found, NoLabels | NotApplicable):
         return
     for x in found:
-        both = judges.both_of(tables, tables.judge, [c for c in tables.cells.values() if c.where == x.where])
+        if x.of not in tables.judge:
+            continue
+        both = judges.both_of(
+            tables, tables.judge[x.of], [c for c in tables.cells.values() if c.where == x.where]
+        )
         theirs = kappa_tr144(both.detector, both.rater, undecided=judges.UNDECIDED)
         ours = x.estimates[0]
         yield beside(
@@ -248,7 +252,7 @@ def kappa(tables: Tables) -> Iterator[Published]:
             same=ours.estimate is not None and abs(theirs - ours.estimate) < 5e-3,
             invalid=ours.estimate is None,
             why="no pair is decided by both: that is no agreement of 0",
-            cell=x.where,
+            cell=f"{x.where}, {x.of}",
         )
 
 
