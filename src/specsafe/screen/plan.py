@@ -11,6 +11,7 @@ from specsafe.engines import AnswersArm, Arm, LocalArm, OpenAIArm, arm_id, check
 from specsafe.screen.config import LEAK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.decide import items_needed, most_passing, smallest_caught
 from specsafe.study.run import Job, require_unique_roles
+from specsafe.words import plural
 
 RERUN_LIMIT = 50
 DISCORDANCES = (0.0, 0.01, 0.02, 0.05)
@@ -35,15 +36,17 @@ class Reach:
     def line(self) -> str:
         """What the rule can say, in one line."""
         passing = (
-            f"PASS with at most {self.most_passing} net flips" if self.can_pass else "PASS cannot be reached"
+            f"PASS with at most {plural(self.most_passing, 'net flip')}"
+            if self.can_pass
+            else "PASS cannot be reached"
         )
-        tied = f" in {self.clusters} clusters" if self.clusters < self.items else ""
+        tied = f" in {plural(self.clusters, 'cluster')}" if self.clusters < self.items else ""
         failing = (
             "FAIL cannot be reached"
             if self.smallest_caught is None
             else f"FAIL from {self.smallest_caught}, UNMEASURED with fewer at risk"
         )
-        return f"{axis_label(self.axis)}: {self.items} items{tied}; {passing}, {failing}"
+        return f"{axis_label(self.axis)}: {plural(self.items, 'item')}{tied}; {passing}, {failing}"
 
 
 def reachable(battery: Battery, margin: float, alpha: float, *, needed: bool = False) -> list[Reach]:

@@ -161,7 +161,7 @@ def _require_unchanged(jobs: Sequence[Job], ledger: Ledger) -> None:
 
 def _prepare(jobs: Sequence[Job], battery: Battery, resolved: Json, logs: Path) -> Iterator[str]:
     """Preflight of the live arms, and recorded answers that match no item -> what there is to say."""
-    probed = preflight(jobs, logs)
+    probed = preflight(jobs, logs).probed
     if probed:
         counts = ", ".join(f"{role} {p.drafted}" for role, p in probed.items())
         yield f"preflight passed: every arm answers; tokens drafted on probes: {counts}"
