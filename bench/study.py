@@ -140,7 +140,7 @@ def in_a_process(what: str, path: Path) -> Cost:
 
 def measure(what: str, path: str) -> None:
     from specsafe.analysis.run import analyze
-    from specsafe.report.study import study_html
+    from specsafe.report.written import STUDY
     from specsafe.study.verify import verify
 
     began, busy = time.perf_counter(), time.process_time()
@@ -148,7 +148,7 @@ def measure(what: str, path: str) -> None:
         if what == "verify":
             assert not verify(ledger)  # noqa: S101
         else:
-            study_html(analyze(ledger, check=False))
+            STUDY.html(analyze(ledger, check=False))
     print(json.dumps(asdict(spent(began, busy))))
 
 

@@ -22,7 +22,7 @@ from specsafe.compare.config import (
 from specsafe.compare.run import run_comparison
 from specsafe.decoding.safety.methods import METHODS
 from specsafe.errors import UserError
-from specsafe.report.compare import comparison_page
+from specsafe.report.written import COMPARISON
 from specsafe.study.answers import Answer
 
 SHARED = Path(__file__).parents[2] / "protocols"
@@ -91,7 +91,7 @@ def test_a_comparison_from_file_to_page(tmp_path: Path) -> None:
     assert by_row["safe-prompt"].union is None and by_row["safe-prompt"].acceptance is None
     assert by_row["safe-prompt"].forwards.estimate == 1
     assert run_comparison(config, tmp_path, tmp_path / "out") == result
-    page = comparison_page(result)
+    page = COMPARISON.markdown(result)
     assert "stands in for a guard model" in page
     assert all(f"| {row} |" in page for row in by_row)
     with pytest.raises(UserError, match="methods"):
