@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
 from specsafe.errors import UserError
@@ -244,7 +245,7 @@ def spawn(
         )
 
 
-def ended(worker: subprocess.Popen[str], *, wait: bool = False) -> bool:
+def ended(worker: subprocess.Popen[Any], *, wait: bool = False) -> bool:
     """Whether a worker is dead. It is not reaped by that: its pid, that of its group, stays its own until `end`."""
     if worker.returncode is not None:
         return True
@@ -254,7 +255,7 @@ def ended(worker: subprocess.Popen[str], *, wait: bool = False) -> bool:
     return True
 
 
-def end(worker: subprocess.Popen[str]) -> None:
+def end(worker: subprocess.Popen[Any]) -> None:
     """Kill a worker, dead or not, with all that it started, and only then reap it: a reaped pid may be another's."""
     if worker.returncode is None:
         os.killpg(worker.pid, signal.SIGKILL)
