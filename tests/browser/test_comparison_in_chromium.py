@@ -11,7 +11,7 @@ from test_report_in_chromium import OUTSIDE, OVERFLOW, OVERLAPPING, luminance, u
 sys.path.append(str(Path(__file__).parents[1] / "report"))
 from made_comparison import hostile_comparison, make_comparison
 
-from specsafe.report.compare import write_comparison
+from specsafe.report.written import COMPARISON
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -37,7 +37,7 @@ def comparisons(tmp_path_factory):
         make_comparison(tuning=True),
         hostile_comparison(),
     )
-    return {kind: write_comparison(result, folder / kind) for kind, result in zip(KINDS, made, strict=True)}
+    return {kind: COMPARISON.write(result, folder / kind) for kind, result in zip(KINDS, made, strict=True)}
 
 
 @pytest.mark.parametrize(

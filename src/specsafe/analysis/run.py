@@ -99,21 +99,8 @@ def summarize(tables: Tables, cell: Cell) -> CellSummary:
     planned = len(cell.items) * len(cell.replicates)
     kept = kept_replicates(cell)
     return CellSummary(
-        key=cell.key,
-        where=cell.where,
-        part=cell.part,
-        pair=cell.pair,
-        model=cell.model,
-        draft=cell.draft,
-        rule=cell.rule,
-        lossless=cell.lossless,
-        drafted=cell.drafted,
-        dtype=cell.dtype,
-        temperature=cell.temperature,
-        seed=cell.seed,
+        **cell.planned,
         baseline=cell.baseline,
-        arm=cell.arm,
-        replicates=cell.replicates,
         tasks=dict(Counter(tables.items[i].task for i in cell.items)),
         items=len(cell.items),
         planned=planned,
