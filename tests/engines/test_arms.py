@@ -114,8 +114,9 @@ NATIVE, SERVER, INSIDE = (
 CHANGED = '"{\\"control.tau\\": 0.3, \\"union.alpha\\": 0.8}"'
 SPELLED = [
     ("rule=typical,epsilon=0.2,delta=0.5", 'rule="typical:epsilon=0.2,delta=0.5"'),
-    ("rule=typical,epsilon=0.2,delta=0.5", "rule=typical:epsilon=0.2,delta=0.5"),
+    ("rule=typical,epsilon=0.2,delta=0.5", "rule=typical:delta=5e-1,epsilon=0.20"),
     ("rule=leak,leak=0.5", "rule=leak:rate=0.5"),
+    ("rule=relaxed,top_k=3,delta=0.3", 'rule="relaxed: top_k=3, delta=0.3"'),
     ("rule=relaxed,top_k=3", "rule=relaxed:top_k=3"),
     (f"method=ssd-crs,changes={CHANGED}", 'method="ssd-crs:control.tau=0.3,union.alpha=0.8"'),
 ]
@@ -132,8 +133,9 @@ def test_a_rule_and_a_method_are_spelled_alike_for_every_engine(kind, keys, text
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("epsilon=0.2", "epsilon= is a number of a rule; add rule=…"),
-        ("rule=auto,leak=0.2", "leak= is a number of a rule"),
+        ("epsilon=0.2", "epsilon is a number of a rule; add rule=…"),
+        ("rule=auto,leak=0.2", "rate is a number of a rule"),
+        ("method=ssd-crs,changes=tau", "changes must be a JSON object"),
         ("rule=typical:epsilon=0.2,epsilon=0.3", "epsilon is said twice"),
         ('rule="typical:epsilon=0.2,epsilon=0.3"', "says a key twice"),
         ("rule=typical,epsilon=2", "epsilon of rule 'typical' must be above 0 and at most 1, got 2"),

@@ -101,7 +101,7 @@ def split(text: str) -> tuple[str, dict[str, Any]]:
     values = dict(pairs)
     if len(values) < len(pairs):
         raise UserError(f"{text!r} says a key twice", "say each once")
-    return name, values
+    return name.strip(), values
 
 
 def require_rule(name: str, values: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ def _require_in_range(name: str, key: str, value: object) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not holds(value):  # type: ignore[arg-type]
         raise UserError(
-            f"{key} of rule {name!r} must be {words}, got {value!r}", f"set {key} to a number {words}"
+            f"{key} of rule {name!r} must be {words}, got {value!r}", f"{key} takes a number: {words}"
         )
 
 
@@ -161,10 +161,15 @@ def _joined(name: str, numbers: list[str]) -> str:
 
 
 def _pair(text: str, part: str) -> tuple[str, Any]:
-    key, equals, value = part.partition("=")
+    key, equals, value = (x.strip() for x in part.partition("="))
     if not (key and equals and value):
         raise UserError(f"{part!r} of {text!r} is no KEY=VALUE", "write NAME:KEY=VALUE,KEY=VALUE")
+    return key, value_of(value)
+
+
+def value_of(text: str) -> Any:
+    """A number or another JSON value, else the text itself: a word."""
     try:
-        return key, json.loads(value)
+        return json.loads(text)
     except json.JSONDecodeError:
-        return key, value  # a word
+        return text

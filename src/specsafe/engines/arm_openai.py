@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from specsafe.decoding.named import RULE_FACTS, named
+from specsafe.decoding.named import RULE_FACTS, STANDARD, named
 from specsafe.engines.arm_base import Auto, Count, LiveArm
 from specsafe.engines.arm_rules import ALSO, as_text, require_method
 from specsafe.engines.openai_rules import LOSSLESS, UNNAMED
@@ -54,9 +54,9 @@ class OpenAIArm(LiveArm):
     )
     rule: str = Field(
         "auto",
-        description=f"the acceptance rule. A vLLM with specsafe's plugin is asked for it in each request: {', '.join(RULE_FACTS)}, with "
+        description=f"the acceptance rule. A vLLM with specsafe's plugin is asked for it in each request: {', '.join((STANDARD, *RULE_FACTS))}, with "
         "numbers as typical:epsilon=0.09,delta=0.3 or in keys of their own as kind=native has them. Of any other server it is a "
-        f"claim: {', '.join(r for r in LOSSLESS if r not in RULE_FACTS)}, or a name from above; auto names none and claims to be lossless",
+        f"claim: {', '.join(r for r in LOSSLESS if r not in (STANDARD, *RULE_FACTS))}, or a name from above; auto names none and claims to be lossless",
     )
     method: str = Field(
         "",

@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from specsafe.decoding.named import named, split
+from specsafe.decoding.named import RULE_FACTS, named, split, value_of
 from specsafe.decoding.safety.methods import parse_changes
 
 NUMBERS = ("epsilon", "delta", "posterior_temperature", "threshold", "top_k", "beta", "leak")
-ALSO = (*NUMBERS, "changes")  # keys of an arm that become part of its rule= or method=
 _CALLED = {"rate": "leak"}  # what the native engine calls a number of a rule, where it is another word
+ALSO = (*NUMBERS, *_CALLED, "changes")  # keys of an arm that become part of its rule= or method=
 
 
 def key_of(number: str) -> str:
@@ -24,20 +24,20 @@ def key_of(number: str) -> str:
 
 
 def as_text(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of an arm with numbers and changes written into rule and method. Raises ValueError where there is neither."""
+    """Keys of an arm with numbers and changes written into rule and method, in one order. Raises ValueError."""
     left = {k: v for k, v in given.items() if k not in ALSO}
-    numbers = {k: given[k] for k in NUMBERS if given.get(k) is not None}
-    if numbers:
-        rule = str(given.get("rule") or "auto")
-        if rule == "auto":
-            raise ValueError(f"{next(iter(numbers))}= is a number of a rule; add rule=…")
-        words = {"leak": "rate"}
-        left["rule"] = _with(rule, {words.get(k, k): v for k, v in numbers.items()})
+    words = {own: number for number, own in _CALLED.items()}
+    numbers = {words.get(k, k): given[k] for k in (*NUMBERS, *_CALLED) if given.get(k) is not None}
+    rule, method = str(given.get("rule") or "auto"), str(given.get("method") or "")
     changes = parse_changes(given.get("changes") or "")
-    if changes:
-        if not given.get("method"):
-            raise ValueError("changes belong to a method; add method=…")
-        left["method"] = _with(str(given["method"]), changes)
+    if numbers and rule == "auto":
+        raise ValueError(f"{next(iter(numbers))} is a number of a rule; add rule=…")
+    if changes and not method:
+        raise ValueError("changes belong to a method; add method=…")
+    if numbers or ":" in rule:
+        left["rule"] = _spelled(rule, numbers)
+    if changes or ":" in method:
+        left["method"] = _spelled(method, changes)
     return left
 
 
@@ -72,11 +72,14 @@ def require_method(method: str, rule: str, temperature: float) -> None:
         raise ValueError(f"method={method} needs temperature=0, got {temperature:g}")
 
 
-def _with(text: str, more: Mapping[str, Any]) -> str:
-    """A text with further values. Raises ValueError for one that it has already."""
+def _spelled(text: str, more: Mapping[str, Any]) -> str:
+    """A text with further values, in the rule's order or an alphabetical one. Raises ValueError for one that it has already."""
     name, values = split(text)
     twice = [k for k in more if k in values]
     if twice:
         raise ValueError(f"{twice[0]} is said twice")
-    told = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in {**values, **more}.items()]
-    return f"{name}:{','.join(told)}"
+    found = {**values, **{k: value_of(v) if isinstance(v, str) else v for k, v in more.items()}}
+    own = list(RULE_FACTS[name].numbers) if name in RULE_FACTS else []
+    keys = sorted(found, key=lambda k: (own.index(k) if k in own else len(own), k))
+    told = [f"{k}={v if isinstance(v := found[k], str) else json.dumps(v)}" for k in keys]
+    return f"{name}:{','.join(told)}" if told else name
