@@ -166,6 +166,7 @@ def test_the_check_up_says_which_rule_is_in_force_and_how_it_is_known():
         with planted(plan) as server:
             lines = checkup_lines(examine(parse_arm(f"kind=openai,url={server.url}")))
         assert said in " ".join(lines.split())
+        assert ("lacks specsafe's plugin: no rule a request" in " ".join(lines.split())) == (not plan.plugin)
 
 
 @pytest.mark.parametrize("setting", ["typical\x1b[31m", "typical" + "x" * 5000])
