@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from made_ledger import make_protocol, write_ledger
 from made_tables import make_study
+from specsafe.report.study import study_html, study_page
 
 from specsafe.analysis.result import Facts
 from specsafe.analysis.run import analyze, analyze_tables
 from specsafe.errors import UserError
-from specsafe.report.study import study_html, study_page
 from specsafe.report.study_plan import plan_page
 from specsafe.study.ledger import read_ledger
 from specsafe.study.planning import cells, counted_tasks, counts

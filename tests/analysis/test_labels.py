@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from made_ledger import NO, write_ledger
+from specsafe.report.study import study_page
 from typer.testing import CliRunner
 
 from specsafe.analysis.passes.judges import consensus
 from specsafe.analysis.run import analyze
 from specsafe.cli.main import app
 from specsafe.errors import UserError
-from specsafe.report.study import study_page
 from specsafe.study.labels import COLUMNS, read_labels
 from specsafe.study.ledger import read_ledger
 from specsafe.study.verify import verify

@@ -10,9 +10,9 @@ from test_report_in_chromium import OUTSIDE, OVERFLOW, unfold
 
 sys.path.append(str(Path(__file__).parents[1] / "analysis"))
 from made_ledger import write_ledger
+from specsafe.report.study import write_study
 
 from specsafe.analysis.run import analyze
-from specsafe.report.study import write_study
 from specsafe.study.ledger import read_ledger
 
 pytestmark = [

@@ -14,6 +14,7 @@ from specsafe.study.run import Job, require_unique_roles
 from specsafe.words import plural
 
 RERUN_LIMIT = 50
+RERUN = {"speculative": "rerun", "leak": "rerun-leak"}  # role -> that of its reruns
 DISCORDANCES = (0.0, 0.01, 0.02, 0.05)
 
 
@@ -106,11 +107,11 @@ def make_jobs(config: ScreenConfig, battery: Battery, resolved: Mapping[str, Any
     return jobs
 
 
-def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
-    """The speculative arm again, on the items whose forks have a large gap: does the fork come again?"""
-    speculative = next(j for j in jobs if j.role == "speculative")
-    used = [j.replicate for j in jobs if j.arm_id == speculative.arm_id]
-    return Job("rerun", speculative.arm, speculative.arm_id, max(used) + 1, tuple(items[:RERUN_LIMIT]))
+def rerun_job(jobs: Sequence[Job], items: Sequence[Item], role: str = "speculative") -> Job:
+    """An arm again, on the items whose forks have a large gap: does the fork come again?"""
+    first = next(j for j in jobs if j.role == role)
+    used = [j.replicate for j in jobs if j.arm_id == first.arm_id]
+    return Job(RERUN[role], first.arm, first.arm_id, max(used) + 1, tuple(items[:RERUN_LIMIT]))
 
 
 def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:
