@@ -102,6 +102,11 @@ def test_nothing_is_asked_for_where_an_arm_names_nothing_or_the_server_has_no_pl
         (Plan(drafts=3, dialect="llamacpp"), "rule=leak,leak=0.5", "it is no vLLM (llamacpp)"),
         (Plan(drafts=3, dialect="llamacpp"), "method=ssd-crs,dialect=llamacpp", "it is no vLLM (llamacpp)"),
         (Plan(drafts=3, dialect="plain"), "method=ssd-crs,model=planted", "it is no vLLM (plain)"),
+        (
+            Plan(drafts=3, plugin=TYPICAL, rule="standard"),
+            "rule=block,num_speculative_tokens=3",
+            "which runs 4",
+        ),
         (Plan(drafts=3, plugin=TYPICAL), "rule=relaxed", "rule 'relaxed' needs 'top_k'"),
         (Plan(drafts=3, plugin=RELAXED), "rule=relaxed", "numbers of its own (relaxed:top_k=3"),
         (Plan(drafts=3, plugin=TYPICAL.replace("0.09", "0.2")), "rule=typical", "name the numbers"),

@@ -120,7 +120,7 @@ class OpenAISession:
             self.asked = to_ask(self.arm, self.server.dialect, before)
             if before is not None:
                 self.server = self.server._replace(rule=before.rule)
-            if arm.speculative and self.asked is None:
+            if arm.speculative:
                 require_producible(
                     arm.rule_in_force,
                     self.server.dialect,
@@ -128,7 +128,7 @@ class OpenAISession:
                     arm.temperature,
                     plugin=before is not None,
                 )
-                self._hold_against_the_server()
+                hold_against(self.arm, self.server, rule_is_asked_for=self.asked is not None)
             self.tells: Tells = self._wait(self._first_look(PLAIN, _PLAIN_TOKENS))
             self.plugin = self._plugin()
             self.rule_proof = self.plugin.proof(before, self.asked) if self.plugin else ""
@@ -375,9 +375,6 @@ class OpenAISession:
                 source = "counters"
         s = read.sample
         return Tells(s.token_ids is not None, bool(s.logprobs), bool(s.top), source)
-
-    def _hold_against_the_server(self) -> None:
-        hold_against(self.arm, self.server)
 
 
 def _undrafted(sample: Sample) -> Sample:
