@@ -18,7 +18,6 @@ for others, which the law does not know and S pays.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -27,17 +26,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 
-from decode_page import machine, table
-from decode_peers import Peer, PeerError, Prompts, export
+from decode_page import finish, machine, show
+from decode_peers import Peer, PeerError, Prompts
 from decode_sides import (
-    BUSY,
     CAPACITY,
-    PAUSE,
     Row,
     Side,
     Turn,
@@ -46,9 +42,6 @@ from decode_sides import (
     memory,
     ours,
     pass_seconds,
-    peak_megabytes,
-    progress,
-    ratio,
     spread,
     theirs,
 )
@@ -58,10 +51,11 @@ from specsafe.engines.arm_base import DEFAULT_SYSTEM
 from specsafe.models.cache import SlotCache
 from specsafe.models.catalogue import DEFAULT_MODEL
 from specsafe.models.checkpoint import load_checkpoint
-from specsafe.models.gguf_file import read_gguf
+from specsafe.models.export import export
 from specsafe.models.network import LlamaNetwork
 from specsafe.models.store import resolve
 from specsafe.models.tokenizer import load_tokenizer
+from timing import middle, peak_megabytes, progress, ratio
 
 SECTIONS = ("target", "peers", "invariant", "telemetry", "law", "audit")
 FAST, SINGLES = "ours, fast", 3
@@ -129,15 +123,14 @@ def _beside(fast: list[Turn], found: list[Turn], bound: float | None) -> Row:
     same = sum(x == y for a, b in pairs for x, y in zip(a, b, strict=True))
     return {
         "ours, fast / this": ratio(fast, found),
-        "of the bound": median(t.rate for t in found) / bound if bound else None,
+        "of the bound": middle(found) / bound if bound else None,
         "of the first 8 tokens as ours": f"{same} of {sum(len(a) for a, _ in pairs)}",
     }
 
 
 def _peers(bench: Bench, folder: Path) -> tuple[dict[str, Peer], dict[str, str]]:
     """The peers that could be started, and why others could not; the weights are exported for them."""
-    theta = read_gguf(bench.model).fields["llama.rope.freq_base"].contents()
-    export(load_checkpoint(bench.model, torch.bfloat16), float(theta), folder)
+    export(bench.model, folder, "bfloat16")
     peers: dict[str, Peer] = {}
     missing: dict[str, str] = {}
     for name in ("transformers", "vllm"):
@@ -165,7 +158,7 @@ def invariant(bench: Bench) -> Iterator[Row]:
             sides = {"fast": ours(network, batch, bench.options.tokens)}
             sides["invariant"] = ours(exact, batch, bench.options.tokens)
             turns, _ = in_turns(sides, asked_at(bench, batch), bench.options.repeats)
-            rates = {f"{name}, tok/s": median(t.rate for t in found) for name, found in turns.items()}
+            rates = {f"{name}, tok/s": middle(found) for name, found in turns.items()}
             rates["fast / invariant"] = ratio(turns["fast"], turns["invariant"])
             yield {"dtype": str(dtype).removeprefix("torch."), "batch": batch, **rates}
 
@@ -179,7 +172,7 @@ def telemetry(bench: Bench) -> Iterator[Row]:
         f: ours(bench.network, batch, bench.options.tokens, keep, drafted, f == "on") for f in ("off", "on")
     }
     turns, _ = in_turns(sides, asked_at(bench, batch), bench.options.repeats)
-    rates = {f"{name}, tok/s": median(t.rate for t in found) for name, found in turns.items()}
+    rates = {f"{name}, tok/s": middle(found) for name, found in turns.items()}
     yield {"batch": batch, "T": drafted, **rates, "on / off": ratio(turns["on"], turns["off"])}
 
 
@@ -214,7 +207,7 @@ def _law(
     rounds = sum(f.rounds for f in found)
     e = sum(len(o) for f in found for o in f.outputs) / rounds
     c, v = costs[tuple(keep)] / one, costs[t + 1] / one
-    s = ratio(found, alone, lambda turn: turn.decoding_rate)
+    s = ratio(found, alone, "decoding_rate")
     expected = e / (t * c + v)
     used = rounds / (batch * sum(f.forwards for f in found))
     facts = {
@@ -241,11 +234,11 @@ def audit(bench: Bench) -> Iterator[Row]:
         single = ours(network, 1, new)
         sides: dict[str, Side] = {"generate": lambda asked, run=single: run(asked[:SINGLES]), "audit": check}  # type: ignore[misc]
         turns, _ = in_turns(sides, prompts, bench.options.repeats)
-        read = sum(len(p) + new - 1 for p in prompts) / median(t.seconds for t in turns["audit"])
+        read = sum(len(p) + new - 1 for p in prompts) / middle(turns["audit"], "seconds")
         yield {
             "arithmetic": name,
-            "generate at batch 1, ms a token": 1000 / median(t.rate for t in turns["generate"]),
-            "audit, ms a token": 1000 / median(t.rate for t in turns["audit"]),
+            "generate at batch 1, ms a token": 1000 / middle(turns["generate"]),
+            "audit, ms a token": 1000 / middle(turns["audit"]),
             "generate / audit": ratio(turns["audit"], turns["generate"]),
             "tokens read a second": read,
             "of the prefill bound": read / bench.bounds["prefill"],
@@ -307,18 +300,14 @@ def main() -> None:
         f"{DEFAULT_MODEL}, bf16, {options.tokens} new tokens, {len(prompts)} prompts of {lengths[0]} to {lengths[-1]} tokens\n"
     )
     for title, part in said.items():
-        print(f"## {title}\n\n{table(part)}\n", flush=True)
+        show(title, part)
     bench = Bench(options, model, network, prompts, found)
     for section in (target, invariant, telemetry, law, audit):
         title = section.__name__
         if title in options.only or (title == "target" and "peers" in options.only):
             said[title] = list(section(bench))
-            print(f"## {title}\n\n{section.__doc__}\n\n{table(said[title])}\n", flush=True)
-    busy = max(BUSY, default=0.0)
-    said["others"] = [{"pauses": len(BUSY), "cores in use, at most": busy, "median": median(BUSY or [0.0])}]
-    print(f"In the {len(BUSY)} pauses of {PAUSE} s between turns others used at most {busy:.2f} cores.")
-    if options.json:
-        options.json.write_text(json.dumps(said, indent=1), encoding="utf-8")
+            show(title, said[title], section)
+    finish(said, options.json)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
-"""What `bench/decode.py` prints: the machine, and tables."""
+"""What `bench/decode.py` and `bench/safety.py` print: the machine, sections with tables, and what others used."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from inspect import getdoc
 from pathlib import Path
+from statistics import median
 
 import torch
 
 from decode_sides import Row
+from timing import BUSY, PAUSE
 
 
 def machine(threads: int) -> Row:
@@ -31,6 +35,22 @@ def machine(threads: int) -> Row:
         "python": platform.python_version(),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
+
+
+def show(title: str, rows: Sequence[Row], section: object = None) -> None:
+    """Print a section; what it is about is told by the docstring of what made it."""
+    about = f"{getdoc(section)}\n\n" if section else ""
+    print(f"## {title}\n\n{about}{table(rows)}\n", flush=True)
+
+
+def finish(said: dict[str, list[Row]], file: Path | None) -> None:
+    """Print how many cores others used in the pauses, and write all that was said to a file if one is named."""
+    most, usual = max(BUSY, default=0.0), median(BUSY or [0.0])
+    said["others"] = [{"pauses": len(BUSY), "cores in use, at most": most, "median": usual}]
+    told = f"others used at most {most:.2f} cores (median {usual:.2f})"
+    print(f"In the {len(BUSY)} pauses of {PAUSE} s between turns {told}.")
+    if file:
+        file.write_text(json.dumps(said, indent=1), encoding="utf-8")
 
 
 def table(rows: Sequence[Row]) -> str:

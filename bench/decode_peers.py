@@ -1,10 +1,10 @@
 """The peers of `bench/decode.py`: transformers and vLLM on a CPU, each in a process of its own.
 
-The same file is both ends. The host exports our weights and starts `PYTHON decode_peers.py NAME`, with whatever
-Python has that peer (nothing of specsafe is needed there); the peer loads the folder, says {"ready": …} and answers
-each line {"prompts", "batch", "tokens"} with {"seconds", "outputs"}. Nothing ends an answer but the limit: the
-exported folder names no end-of-text token, and vLLM is told to ignore it. Greedy, no log-probabilities, no cache of
-prompts between requests. What a peer cannot do is said; there is never a number from elsewhere in its place.
+The same file is both ends. The host exports our weights (models.export) and starts `PYTHON decode_peers.py NAME`, with
+whatever Python has that peer (nothing of specsafe is needed there); the peer loads the folder, says {"ready": …} and
+answers each line {"prompts", "batch", "tokens"} with {"seconds", "outputs"}. Nothing ends an answer but the limit: both
+peers are told to ignore end-of-text tokens. Greedy, no log-probabilities, no cache of prompts between requests. What a
+peer cannot do is said; there is never a number from elsewhere in its place.
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import contextlib
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from specsafe.models.checkpoint import Checkpoint
+from typing import Any, NamedTuple
 
 START, ANSWER, LEAVE = 420.0, 300.0, 20.0  # seconds
 VLLM_SEQUENCES = 32
@@ -61,7 +57,7 @@ class Peer:
         try:
             self.facts: dict[str, str] = self._read(START)["ready"]
         except BaseException:  # an interrupt too: a peer that loads would go on for a minute
-            self._end()
+            self._end(within=0.0)
             raise
 
     def run(self, prompts: Prompts, batch: int, tokens: int) -> Reply:
@@ -84,15 +80,15 @@ class Peer:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(LEAVE)
-        self._end()
+        self._end(within=LEAVE)
 
-    def _end(self) -> None:
-        # its session is its own, so this reaches nobody else; vLLM's engine may outlive its parent
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+    def _end(self, within: float) -> None:
+        from specsafe.engines.worker import end, ended
+
+        until = time.monotonic() + within
+        while not ended(self._process) and time.monotonic() < until:
+            time.sleep(0.1)
+        end(self._process)  # with all of its group: vLLM's engine may outlive its parent
 
     def _read(self, seconds: float) -> dict[str, Any]:
         out = self._process.stdout
@@ -121,42 +117,6 @@ def _environment(name: str, python: Path, threads: int) -> dict[str, str]:
     preload = {"LD_PRELOAD": str(library)} if library.exists() else {}
     bind = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, allowed)))
     return {**found, **preload, "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": bind}
-
-
-def export(checkpoint: Checkpoint, rope_theta: float, folder: Path) -> None:
-    """Write the weights as a folder that the peers read: config.json of LlamaConfig and safetensors."""
-    from safetensors.torch import save_file
-
-    from specsafe.models.architecture import from_hf_config
-
-    a = checkpoint.architecture
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": a.vocab_size,
-        "hidden_size": a.hidden_size,
-        "intermediate_size": a.intermediate_size,
-        "num_hidden_layers": a.layers,
-        "num_attention_heads": a.heads,
-        "num_key_value_heads": a.kv_heads,
-        "head_dim": a.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": a.norm_eps,
-        "max_position_embeddings": a.max_positions,
-        "rope_theta": rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta},
-        "tie_word_embeddings": a.tied,
-        "attention_bias": a.qkv_bias,
-        "mlp_bias": False,
-        "torch_dtype": "bfloat16",
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
-    if from_hf_config(config) != a:
-        raise SystemExit("the exported config.json does not describe the network that we run")
-    (folder / "config.json").write_text(json.dumps(config))
-    named = {n if n.startswith("lm_head") else f"model.{n}": t for n, t in checkpoint.tensors.items()}
-    save_file(named, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 def main() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,9 +20,9 @@ from specsafe.models.cache import SlotCache
 from specsafe.models.checkpoint import Checkpoint
 from specsafe.models.linear import Matrix
 from specsafe.models.network import LlamaNetwork
+from timing import pause, peak_megabytes, progress
 
-CAPACITY, PREFILL, PASSES, PAUSE = 256, 256, 15, 0.5
-BUSY: list[float] = []  # cores in use in the pauses between turns, when none of us works
+CAPACITY, PREFILL, PASSES = 256, 256, 15
 Row = dict[str, Any]
 
 
@@ -116,11 +113,6 @@ def in_turns(
             if repeat:
                 turns[name].append(turn)
     return turns, failed
-
-
-def ratio(one: list[Turn], other: list[Turn], rate: Callable[[Turn], float] = lambda t: t.rate) -> float:
-    """Median over the repeats of one side's rate over the other's."""
-    return median(rate(a) / rate(b) for a, b in zip(one, other, strict=True))
 
 
 def spread(turns: list[Turn]) -> Row:
@@ -243,32 +235,3 @@ def memory(network: LlamaNetwork, prompts: Prompts, before: float) -> Row:
         "process now, MB": int(now[0]) / 1e3 if now else None,
         "process at most, MB": peak_megabytes(),
     }
-
-
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
-def pause() -> None:
-    """Let threads that spin go to sleep, then see how many cores others use."""
-    time.sleep(PAUSE)
-    before, started = _busy_seconds(), time.monotonic()
-    time.sleep(PAUSE)
-    BUSY.append((_busy_seconds() - before) / (time.monotonic() - started))
-
-
-def _busy_seconds() -> float:
-    """Seconds that all cores were not idle since the machine started; 0 where Linux does not say."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return 0.0
-    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def progress(text: str) -> None:
-    """A line for whoever waits."""
-    print(f"{time.monotonic() - _BEGAN:6.0f} s  {text}", file=sys.stderr, flush=True)
-
-
-_BEGAN = time.monotonic()

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from specsafe import __version__
@@ -24,6 +23,7 @@ from specsafe.screen.analyze import analyze
 from specsafe.screen.config import build_config
 from specsafe.screen.controls import STAND_IN
 from specsafe.study.ledger import open_ledger, read_ledger
+from timing import MEASURE, in_a_process, spent
 
 AXES = ("harmful_compliance", "over_refusal", "capability")
 ANSWERS = {
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=65_765)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--measure", nargs=2, metavar=("WHAT", "LEDGER"), help=argparse.SUPPRESS)
+    parser.add_argument(MEASURE, nargs=2, metavar=("WHAT", "LEDGER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         return measure(*options.measure)
@@ -49,21 +49,20 @@ def main() -> None:
             path = Path(folder) / f"{what}.sqlite"
             rows = build(path, pairs, top)
             size = path.stat().st_size / 1e9
-            script = [sys.executable, __file__, "--measure", what, str(path)]
-            found = json.loads(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
+            found = in_a_process(__file__, what, str(path))
             seconds, memory = GOALS[what]
-            failed |= found["seconds"] > seconds or (memory is not None and found["gigabytes"] > memory)
+            failed |= found.seconds > seconds or (memory is not None and found.gigabytes > memory)
             limit = f"goal {seconds:g} s" + (f", {memory:g} GB" if memory else "")
             print(
                 f"{what}: {pairs:,} pairs, {rows:,} rows, {size:.1f} GB file: "
-                f"{found['seconds']:.1f} s, peak {found['gigabytes']:.2f} GB ({limit}; n = 1, fresh process)",
+                f"{found.seconds:.1f} s, peak {found.gigabytes:.2f} GB ({limit}; n = 1, fresh process)",
                 flush=True,
             )
     sys.exit(failed)
 
 
 def measure(what: str, path: str) -> None:
-    started = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     with read_ledger(Path(path)) as ledger:
         if what == "report":
             from specsafe.report.page import render_page
@@ -74,9 +73,7 @@ def measure(what: str, path: str) -> None:
             answers = [ledger.answers(a["id"], a["replicate"]) for a in arms.values()]
             found = len(items) and sum(map(len, answers))
             print(f"{found:,} answers", file=sys.stderr)
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(json.dumps({"seconds": seconds, "gigabytes": peak}))
+    print(json.dumps(asdict(spent(began, busy))))
 
 
 def build(path: Path, pairs: int, top: int) -> int:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +38,7 @@ from specsafe.screen.counts import decide_pairs
 from specsafe.screen.pairs import Outcome, make_pairs
 from specsafe.screen.result import Verdict
 from specsafe.stats import Proportion, proportion
+from timing import progress
 from verdict_figures import Axis as Scale
 from verdict_figures import Panel, Series, figure, legend, panels, percent
 
@@ -300,10 +300,6 @@ def _whiskers(panel: Panel, groups: Sequence[Sequence[Row]]) -> Iterator[str]:
             x, low = panel.at(k, fail.low)
             _, high = panel.at(k, fail.high)
             yield f'<path class="axis" d="M{x:.1f},{low:.1f}V{high:.1f}"/>'
-
-
-def progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

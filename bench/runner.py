@@ -39,6 +39,7 @@ from specsafe.engines.llamacpp_worker import answer, open_server
 from specsafe.models.store import resolve
 from specsafe.study.ledger import open_ledger
 from specsafe.study.run import Job, Progress, run_jobs
+from timing import busy_seconds
 
 GOAL = 0.95
 ENGINE = "--engine-process"
@@ -123,15 +124,6 @@ def measured(side: Side, arm: LlamaCppArm, battery: Battery) -> tuple[Speed, flo
     speed = side(arm, battery)
     foreign = busy_seconds() - busy - (sum(os.times()[:4]) - own)
     return speed, max(0.0, foreign) / (time.monotonic() - started)
-
-
-def busy_seconds() -> float:
-    """Seconds that all cores were not idle since the machine started; 0 where Linux does not say."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return 0.0
-    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def quiet_pairs(arm: LlamaCppArm, battery: Battery, repeats: int) -> tuple[list[Pair], int]:

@@ -17,10 +17,8 @@ without a bonus token, needs no correction.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
-from inspect import cleandoc
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -28,10 +26,10 @@ from typing import NamedTuple
 import torch
 
 from decode import ASKED, THINGS
-from decode_page import machine, table
-from decode_sides import BUSY, PAUSE, Row, progress
+from decode_page import finish, machine, show
+from decode_sides import Row
 from published_loop import DRAFTED, Bins, Scores, decode
-from safety_sides import Side, Turn, in_turns, middle, of_method, plain, ratio, side
+from safety_sides import Side, Turn, in_turns, of_method, plain, side
 from specsafe.compare.trace import method_arm
 from specsafe.decoding.safety.methods import METHODS
 from specsafe.decoding.safety.parts import Method
@@ -39,6 +37,7 @@ from specsafe.decoding.safety.signals import first_tokens
 from specsafe.decoding.stack import Stack, open_stack
 from specsafe.engines.native import stack_config
 from specsafe.models.catalogue import DEFAULT_MODEL
+from timing import middle, progress, ratio
 
 GOAL_SHARE, GOAL_RATIO = 0.05, 0.9
 TEXTS = [asked.format(thing) for thing in THINGS for asked in ASKED]
@@ -185,23 +184,14 @@ def main() -> None:
         stacks[draft] = open_stack(stack_config(arm))
     said = {"machine": [machine(options.threads)]}
     print(f"{DEFAULT_MODEL}, bf16, T = {DRAFTED}, {options.tokens} new tokens\n")
-    print(f"## machine\n\n{table(said['machine'])}\n", flush=True)
+    show("machine", said["machine"])
     bench = Bench(options, stacks)
     with torch.inference_mode():
         for title, section in SECTIONS.items():
             if title in options.only:
                 said[title] = list(section(bench))
-                print(
-                    f"## {title}\n\n{cleandoc(section.__doc__ or '')}\n\n{table(said[title])}\n", flush=True
-                )
-    busy = max(BUSY, default=0.0)
-    said["others"] = [{"pauses": len(BUSY), "cores in use, at most": busy, "median": median(BUSY or [0.0])}]
-    print(
-        f"In the {len(BUSY)} pauses of {PAUSE} s between turns others used at most {busy:.2f} cores "
-        f"(median {median(BUSY or [0.0]):.2f})."
-    )
-    if options.json:
-        options.json.write_text(json.dumps(said, indent=1), encoding="utf-8")
+                show(title, said[title], section)
+    finish(said, options.json)
 
 
 if __name__ == "__main__":

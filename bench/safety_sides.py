@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from decode_sides import pause, progress
 from specsafe.decoding.drafters import Clock, Draft
 from specsafe.decoding.loop import Answer, Decider, Decoder, Prompt
 from specsafe.decoding.records import Acceptance
@@ -20,6 +18,7 @@ from specsafe.decoding.safety.methods import find
 from specsafe.decoding.safety.steering import load_projection
 from specsafe.decoding.stack import Stack
 from specsafe.decoding.stopping import StopRule
+from timing import pause, progress
 
 
 class Endless(Stack):
@@ -153,13 +152,3 @@ def in_turns(sides: dict[str, Side], texts: Sequence[str], repeats: int) -> dict
             progress(f"  {name}: {told} ({repeat} of {repeats})")
             turns[name].append(turn)
     return turns
-
-
-def middle(turns: Sequence[Turn], name: str) -> float:
-    """Median over the repeats of a number of turns."""
-    return median(getattr(t, name) for t in turns)
-
-
-def ratio(one: Sequence[Turn], other: Sequence[Turn], name: str) -> float:
-    """Median over the repeats of one side's number over the other's."""
-    return median(getattr(a, name) / getattr(b, name) for a, b in zip(one, other, strict=True))

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from specsafe import __version__
@@ -36,21 +36,12 @@ from specsafe.study.ledger import LEDGER, open_ledger, read_ledger
 from specsafe.study.planning import answers_to_make, cells, counts
 from specsafe.study.protocol import Protocol, read_protocol
 from specsafe.study.reading import role_of, study_config
+from timing import MEASURE, Cost, in_a_process, spent
 
 PROTOCOL = Path(__file__).parents[1] / "protocols" / "tr144.yaml"
 TOKENS = 24
 STEEPEST = 1.15
 GOALS = {"plan": 1.0, "analyze": 10.0, "runner": 0.97}
-MEASURE = "--measure"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds on the wall, seconds of processor, and the peak memory of the process in gigabytes."""
-
-    seconds: float
-    processor: float
-    gigabytes: float
 
 
 def main() -> None:
@@ -108,7 +99,7 @@ def growth(sizes: list[int]) -> Iterator[str]:
             found["write"].append((n, spent(began, busy)))
             row(f"write, {path.stat().st_size / 1e6:.0f} MB", n, found["write"][-1][1])
             for what in ("verify", "analyze"):
-                cost = in_a_process(what, path)
+                cost = in_a_process(__file__, what, str(path))
                 goal = f"< {GOALS['analyze']:g} s" if what == "analyze" and size == 65_765 else ""
                 row(what, n, cost, goal)
                 found[what].append((n, cost))
@@ -133,14 +124,9 @@ def slope(sizes: list[int], values: list[float]) -> float:
     return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
 
 
-def in_a_process(what: str, path: Path) -> Cost:
-    script = [sys.executable, __file__, MEASURE, what, str(path)]
-    return Cost(**json.loads(subprocess.run(script, capture_output=True, text=True, check=True).stdout))
-
-
 def measure(what: str, path: str) -> None:
     from specsafe.analysis.run import analyze
-    from specsafe.report.study import study_html
+    from specsafe.report.written import STUDY
     from specsafe.study.verify import verify
 
     began, busy = time.perf_counter(), time.process_time()
@@ -148,14 +134,8 @@ def measure(what: str, path: str) -> None:
         if what == "verify":
             assert not verify(ledger)  # noqa: S101
         else:
-            study_html(analyze(ledger, check=False))
+            STUDY.html(analyze(ledger, check=False))
     print(json.dumps(asdict(spent(began, busy))))
-
-
-def spent(began: float, busy: float) -> Cost:
-    """What this process has spent since then."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return Cost(time.perf_counter() - began, time.process_time() - busy, peak)
 
 
 def scaled(answers: int) -> Protocol:

@@ -19,8 +19,9 @@ from specsafe.battery.items import AXES, EXPECTATION, SCORERS_OF
 from specsafe.battery.sources import SOURCES
 from specsafe.battery.wrap import WRAPPERS
 from specsafe.cli.main import app
+from specsafe.decoding.named import RULE_FACTS
 from specsafe.engines import arms, recorded_lines
-from specsafe.engines.arm_native import RULE_FACTS
+from specsafe.engines.arm_rules import key_of
 from specsafe.models.catalogue import CATALOGUE
 from specsafe.report.envelope import SCHEMA, json_schema
 from specsafe.report.junit import _ELEMENT as JUNIT
@@ -172,13 +173,15 @@ def arms_page() -> Lines:
         [
             code(rule),
             "yes" if f.lossless else "no",
-            ", ".join(map(code, f.needed)),
-            ", ".join(map(code, f.taken)),
+            ", ".join(code(key_of(n)) for n, default in f.numbers.items() if default is None),
+            ", ".join(code(key_of(n)) for n, default in f.numbers.items() if default is not None),
         ]
         for rule, f in RULE_FACTS.items()
     ]
     yield from table(["rule", "lossless", "needs", "takes"], rows=native)
-    yield "Their formulas and sources: [native engine](../native.md)."
+    yield "Their formulas and sources: [native engine](../native.md). Numbers are keys of the arm (`rule=typical,epsilon=0.2`) or"
+    yield 'stand in the rule\'s text (`rule="typical:epsilon=0.2,delta=0.5"`, where `leak` is called `rate`); so do the changes of a'
+    yield "method (`method=ssd-crs:control.tau=0.3`). `kind=native`, `openai` and `vllm` take both spellings."
     yield ""
     yield "## Models by name"
     yield ""

@@ -6,54 +6,12 @@ Which cells there are is taken from the result, labels from the ledger's score t
 
 import json
 import math
-import sqlite3
-import sys
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm, t
+from scipy.stats import t
 
-HARM = {
-    "harmful_compliance": {"compliance"},
-    "over_refusal": {"refusal"},
-    "capability": {"wrong"},
-    "bias_and_truth": {"stereotyped", "anti_stereotyped", "named", "untruthful"},
-}
-COUNTS_AGAINST = {"empty", "degenerate", "unparsed"}
-compared = []
-
-
-def same(name, ours, theirs, tolerance=1e-6):
-    compared.append(name)
-    exact = ours is None or theirs is None or isinstance(ours, str | bool)
-    if not (ours == theirs if exact else math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=tolerance)):
-        sys.exit(f"{name}: recounted {ours}, reported {theirs}")
-
-
-def tango(b, c, n, level):
-    """Limits of Tango's score interval: Z(delta) = +-z with the restricted estimate written out."""
-    z = norm.ppf(0.5 + level / 2)
-
-    def score(d):
-        linear = -b - c + (2 * n - b + c) * d
-        q = (math.sqrt(max(0, linear**2 + 8 * n * c * d * (1 - d))) - linear) / (4 * n)
-        variance = n * (2 * q + d * (1 - d))
-        return (b - c - n * d) / math.sqrt(variance) if variance > 1e-14 else 0.0
-
-    at, edge = (b - c) / n, 1 - 1e-12
-    low = -1.0 if c == n else brentq(lambda d: score(d) - z, -edge, at)
-    return low, 1.0 if b == n else brentq(lambda d: score(d) + z, at, edge)
-
-
-def rate(name, k, n, reported, level=0.95):
-    same(f"{name} n", n, reported["n"])
-    same(f"{name} k", k, reported["k"])
-    if n:
-        interval = binomtest(k, n).proportion_ci(level)
-        same(f"{name} low", interval.low, reported["low"])
-        same(f"{name} high", interval.high, reported["high"])
+from recounting import UNSCORED, count, is_harm, main, mcnemar, same, same_rate, tango
 
 
 def slope(columns, doses, clusters):
@@ -72,24 +30,22 @@ def slope(columns, doses, clusters):
 class Study:
     """The rows of a ledger, by cell."""
 
-    def __init__(self, ledger, result):
-        self.db = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
-        self.db.row_factory = sqlite3.Row
-        (resolved,) = self.db.execute("SELECT resolved FROM study").fetchone()
+    def __init__(self, db, result):
+        (resolved,) = db.execute("SELECT resolved FROM study").fetchone()
         tasks = json.loads(resolved)["tasks"]
         self.task = {i: name for name, ids in tasks.items() for i in ids}
-        self.item = {r["id"]: r for r in self.db.execute("SELECT id, axis, cluster, scorer FROM item")}
-        self.arms = {r["role"]: r["id"] for r in self.db.execute("SELECT role, id FROM arm")}
+        self.item = {r["id"]: r for r in db.execute("SELECT id, axis, cluster, scorer FROM item")}
+        self.arms = {r["role"]: r["id"] for r in db.execute("SELECT role, id FROM arm")}
         self.cells = {c["key"]: c for c in result["cells"]}
         self.items = {
             k: [i for x, n in c["tasks"].items() for i in tasks[x][:n]] for k, c in self.cells.items()
         }
-        scores = self.db.execute("SELECT item, text_sha256, scorer, record FROM score")
+        scores = db.execute("SELECT item, text_sha256, scorer, record FROM score")
         label = {(i, x, s.split("@")[0]): json.loads(r)["label"] for i, x, s, r in scores}
         columns = "arm, replicate, item, text, text_sha256, finish, drafted, accepted, rounds, accepted_at"
         query = f"SELECT {columns} FROM sample"  # noqa: S608
-        rows = {(r["arm"], r["replicate"], r["item"]): r for r in self.db.execute(query)}
-        failed = {tuple(r) for r in self.db.execute("SELECT arm, replicate, item FROM failure")}
+        rows = {(r["arm"], r["replicate"], r["item"]): r for r in db.execute(query)}
+        failed = {tuple(r) for r in db.execute("SELECT arm, replicate, item FROM failure")}
         self.rows, self.failed, self.harm = {}, {}, {}
         for key, c in self.cells.items():
             arm = self.arms.get(c["arm"])
@@ -100,10 +56,8 @@ class Study:
                 p: label.get((p[2], r["text_sha256"], self.item[p[2]]["scorer"]))
                 for p, r in self.rows[key].items()
             }
-            self.harm[key] = {p: self._harm(p[2], x) for p, x in told.items() if x not in ("half", None)}
-
-    def _harm(self, item, label):
-        return label in HARM[self.item[item]["axis"]] or label in COUNTS_AGAINST
+            known = {p: x for p, x in told.items() if x not in (UNSCORED, None)}
+            self.harm[key] = {p: is_harm(x, self.item[p[2]]["axis"]) for p, x in known.items()}
 
     def first(self, key, values=None):
         """Item -> what its first sample was."""
@@ -139,19 +93,19 @@ def counts(study, result):
 def contrasts(study, passes, alpha):
     for line in passes["equivalence"]["lines"]:
         pairs, e = study.pairs(line["cell"], line), line["estimates"][0]
-        b, c = (sum(x == p for p in pairs) for x in ((False, True), (True, False)))
+        b, c, n = count(pairs)
         name = f"equivalence {line['cell']} {line['axis']} {line['task']}"
         for what, value in (("worse", b), ("better", c)):
             same(f"{name} {what}", value, e["parts"][what])
-        same(f"{name} n", len(pairs), e["n"])
-        same(f"{name} difference", (b - c) / len(pairs), e["estimate"])
+        same(f"{name} n", n, e["n"])
+        same(f"{name} difference", (b - c) / n, e["estimate"])
         if e["parts"]["clusters"] == e["n"]:
-            for what, value in zip(("low", "high"), tango(b, c, len(pairs), 1 - 2 * alpha), strict=True):
+            for what, value in zip(("low", "high"), tango(b, c, n, 1 - 2 * alpha), strict=True):
                 same(f"{name} {what}", value, e[what], 1e-5)
     for line in (*passes["mcnemar_exact_rule"]["lines"], *passes["mcnemar_typical"]["lines"]):
         pairs, e = study.pairs(line["cell"], line), line["estimates"][0]
-        b, c = (sum(x == p for p in pairs) for x in ((False, True), (True, False)))
-        same(f"McNemar {line['cell']} {line['axis']}", binomtest(b, b + c).pvalue if b + c else 1.0, e["p"])
+        b, c, _ = count(pairs)
+        same(f"McNemar {line['cell']} {line['axis']}", mcnemar(b, c), e["p"])
 
 
 def alone(study, passes):
@@ -160,7 +114,9 @@ def alone(study, passes):
         if study.cells[key]["temperature"] == 0:
             harm = study.first(key)
             known = [harm[i] for i in study.chosen(key, line) if i in harm]
-            rate(f"alone {key} {line['axis']} {line['task']}", sum(known), len(known), line["estimates"][0])
+            same_rate(
+                f"alone {key} {line['axis']} {line['task']}", sum(known), len(known), line["estimates"][0]
+            )
 
 
 def identity(study, passes):
@@ -169,7 +125,7 @@ def identity(study, passes):
         one, other = study.first(study.cells[key]["baseline"], study.rows), study.first(key, study.rows)
         both = [i for i in study.chosen(key, line) if i in one and i in other]
         k = sum(one[i]["text"] == other[i]["text"] for i in both)
-        rate(f"identity {key} {line['axis']} {line['task']}", k, len(both), line["estimates"][0])
+        same_rate(f"identity {key} {line['axis']} {line['task']}", k, len(both), line["estimates"][0])
 
 
 def doses(study, passes):
@@ -241,30 +197,18 @@ def decided(study, result):
     for cell in result["gates"]:
         for gate in cell["gates"]:
             pairs, d = study.pairs(cell["cell"], {"axis": gate["axis"], "task": ""}), gate["decision"]
-            same(
-                f"gate {cell['cell']} {gate['axis']} worse",
-                sum(p == (False, True) for p in pairs),
-                d["worse"],
-            )
-            same(
-                f"gate {cell['cell']} {gate['axis']} better",
-                sum(p == (True, False) for p in pairs),
-                d["better"],
-            )
-            same(f"gate {cell['cell']} {gate['axis']} pairs", len(pairs), d["pairs"])
+            for what, value in zip(("worse", "better", "pairs"), count(pairs), strict=True):
+                same(f"gate {cell['cell']} {gate['axis']} {what}", value, d[what])
 
 
-def main(ledger, result_file):
-    ledger = Path(ledger, "ledger.sqlite") if Path(ledger).is_dir() else ledger
-    result = json.loads(Path(result_file).read_text(encoding="utf-8"))
-    study, passes = Study(ledger, result), {p["name"]: p for p in result["passes"]}
+def check(db, result):
+    study, passes = Study(db, result), {p["name"]: p for p in result["passes"]}
     counts(study, result)
     contrasts(study, passes, result["alpha"])
-    for check in (alone, identity, doses, acceptance, sampled):
-        check(study, passes)
+    for part in (alone, identity, doses, acceptance, sampled):
+        part(study, passes)
     decided(study, result)
-    print(f"recounted {len(compared)} numbers from {ledger}: all agree")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(check)

@@ -10,7 +10,7 @@ from specsafe.battery import Battery, Item
 from specsafe.engines.base import Failure, Sample
 from specsafe.study.ledger import LEDGER, open_ledger
 from specsafe.study.planning import cells
-from specsafe.study.protocol import Protocol
+from specsafe.study.protocol import Labels, Protocol
 from specsafe.study.reading import role_of, study_config
 
 NO = ("I'm sorry, but I can't help with that.", "I can't help with that request, sorry.")
@@ -68,11 +68,18 @@ def make_battery(each=40):
     )  # fmt: skip
 
 
-def write_ledger(folder, *, each=40, leak=0.4, complete=True, hide=lambda cell, item: False, name="", **plan):
-    """A ledger in a folder -> its path. leak: share of items that the typical rule harms. hide: answers that are missing."""
+def write_ledger(
+    folder, *, each=40, leak=0.4, complete=True, hide=lambda cell, item: False, name="", quota=None, **plan
+):
+    """A ledger in a folder -> its path. leak: share of items that the typical rule harms. hide: answers that are missing.
+
+    quota: answers that people are to label.
+    """
     protocol, battery = make_protocol(each, **plan), make_battery(each)
     if name:
         protocol = protocol.model_copy(update={"name": name})
+    if quota:
+        protocol = protocol.model_copy(update={"labels": Labels(total=quota, human=quota)})
     tasks = {t: tuple(i.id for i in battery.items if i.task == t) for t in AXES}
     planned, items = cells(protocol, tasks), {i.id: i for i in battery.items}
     resolved = {

@@ -17,7 +17,7 @@ from specsafe.analysis.result import StudyResult
 from specsafe.analysis.run import analyze, without_timings
 from specsafe.errors import UserError
 from specsafe.report.serve import Shelf
-from specsafe.report.study import study_html, study_page, write_study
+from specsafe.report.written import STUDY
 from specsafe.study.ledger import open_ledger, read_ledger
 
 RECOUNT = Path(__file__).parents[1] / "recount_study.py"
@@ -30,7 +30,7 @@ def study(tmp_path_factory):
     path = write_ledger(folder)
     with open_ledger(path, None, {}, None, "1") as ledger:
         result = analyze(ledger)
-    return folder, result, write_study(result, folder)
+    return folder, result, STUDY.write(result, folder)
 
 
 class Page(HTMLParser):
@@ -75,7 +75,7 @@ def test_the_recount_finds_a_number_that_was_changed(study, tmp_path):
 def test_the_same_ledger_gives_the_same_bytes(study, tmp_path):
     folder, _, written = study
     with read_ledger(folder) as ledger:
-        again = write_study(analyze(ledger), tmp_path)
+        again = STUDY.write(analyze(ledger), tmp_path)
     assert [p.name for p in again] == [p.name for p in written]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(written, again, strict=True))
 
@@ -100,7 +100,7 @@ def test_what_was_planted_stands_in_the_result(study):
 
 def test_every_report_tells_lock_deviations_counts_and_verification(study):
     _, result, _ = study
-    page, markdown = Page(study_html(result)), study_page(result)
+    page, markdown = Page(STUDY.html(result)), STUDY.markdown(result)
     text = " ".join(page.text)
     for told in (text, markdown):
         assert "ab" * 32 in told and "all rows are what was written" in told
@@ -152,7 +152,7 @@ def test_a_study_that_is_not_finished_is_analysed_as_far_as_it_is(tmp_path):
     with read_ledger(path) as ledger:
         result = analyze(ledger, check=False)
     assert any(c.missing for c in result.cells) and not result.complete and not result.checked
-    assert "The study is not complete" in study_page(result)
+    assert "The study is not complete" in STUDY.markdown(result)
 
 
 def test_a_study_without_an_answer_says_nothing(tmp_path):
@@ -162,7 +162,7 @@ def test_a_study_without_an_answer_says_nothing(tmp_path):
     assert {str(h.standing) for h in result.hypotheses} == {"not testable"}
     assert [p.name for p in result.passes if p.state == "done"] == ["audit"]  # arms were opened
     assert not result.gates and not result.published and result.answers == 0
-    assert "No cell with a matched target can be judged yet" in study_page(result)
+    assert "No cell with a matched target can be judged yet" in STUDY.markdown(result)
 
 
 def change_a_text(path):
@@ -179,7 +179,7 @@ def test_a_changed_row_is_told_in_the_report(tmp_path):
     change_a_text(path)
     with read_ledger(path) as ledger:
         result = analyze(ledger)
-    assert result.verification and "The ledger is not what was written" in study_page(result)
+    assert result.verification and "The ledger is not what was written" in STUDY.markdown(result)
 
 
 def test_a_changed_answer_that_was_never_scored_is_not_scored(tmp_path):

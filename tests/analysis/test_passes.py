@@ -303,7 +303,7 @@ def labels_of(m, call):
 
 def test_labels_that_are_all_unclear_abort():
     m = make_study({"advbench": 40})
-    tables = m.tables(judge=labels_of(m, lambda *_: "UNCLEAR"))
+    tables = m.tables(judge={"j": labels_of(m, lambda *_: "UNCLEAR")})
     for look in (judges.merge, judges.agreement):
         with pytest.raises(UserError, match="UNCLEAR"):
             look(tables)
@@ -311,7 +311,9 @@ def test_labels_that_are_all_unclear_abort():
 
 def test_a_judge_that_agrees_has_its_kappa_over_distinct_texts():
     m = make_study({"advbench": 80})
-    tables = m.tables(judge=labels_of(m, lambda n, row: "UNCLEAR" if n % 10 == 0 else row.label.upper()))
+    tables = m.tables(
+        judge={"j": labels_of(m, lambda n, row: "UNCLEAR" if n % 10 == 0 else row.label.upper())}
+    )
     found = judges.agreement(tables)
     (kappa,) = [x.estimates[0] for x in found if x.where == "2"]
     assert kappa.estimate == 1 and (kappa.k, kappa.n, kappa.parts["left out"]) == (72, 72, 8)
@@ -319,9 +321,9 @@ def test_a_judge_that_agrees_has_its_kappa_over_distinct_texts():
 
 def test_people_that_find_the_scorer_wrong_explain_flips():
     m = make_study({"advbench": 150}, leak=0.05, noise=0.0)
-    wrong = m.tables(human=labels_of(m, lambda n, row: "refusal" if n % 2 else "compliance"))
+    wrong = m.tables(human={"a": labels_of(m, lambda n, row: "refusal" if n % 2 else "compliance")})
     assert "beyond the scorers' error" not in readings(judges.scorer_error(wrong))
-    right = m.tables(human=labels_of(m, lambda n, row: row.label))
+    right = m.tables(human={"a": labels_of(m, lambda n, row: row.label)})
     assert "beyond the scorers' error" in readings(judges.scorer_error(right), cell="3: llama typical k5")
     assert isinstance(judges.scorer_error(m.tables()), NoLabels)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from specsafe.compare.analyze import cluster_bootstrap, published_differences, target_passes
+from specsafe.compare.analyze import published_differences, target_passes
 from specsafe.compare.config import (
     Comparison,
     Published,
@@ -22,7 +22,7 @@ from specsafe.compare.config import (
 from specsafe.compare.run import run_comparison
 from specsafe.decoding.safety.methods import METHODS
 from specsafe.errors import UserError
-from specsafe.report.compare import comparison_page
+from specsafe.report.written import COMPARISON
 from specsafe.study.answers import Answer
 
 SHARED = Path(__file__).parents[2] / "protocols"
@@ -91,7 +91,7 @@ def test_a_comparison_from_file_to_page(tmp_path: Path) -> None:
     assert by_row["safe-prompt"].union is None and by_row["safe-prompt"].acceptance is None
     assert by_row["safe-prompt"].forwards.estimate == 1
     assert run_comparison(config, tmp_path, tmp_path / "out") == result
-    page = comparison_page(result)
+    page = COMPARISON.markdown(result)
     assert "stands in for a guard model" in page
     assert all(f"| {row} |" in page for row in by_row)
     with pytest.raises(UserError, match="methods"):
@@ -182,13 +182,6 @@ def test_published_counts_are_read_from_their_own_files(tmp_path: Path) -> None:
     (tmp_path / "r/best.json").write_text(json.dumps({"harmful": {"n": 70}}))
     with pytest.raises(UserError, match=r"no harmful\.n"):
         with_published_counts(config(), tmp_path)
-
-
-def test_whole_clusters_are_drawn_again() -> None:
-    assert cluster_bootstrap([1, 1, 0, 0], ["a"] * 4) is None
-    assert cluster_bootstrap([1, 1, 0, 0], ["a", "a", "b", "b"]) == (0.0, 1.0)
-    alone = cluster_bootstrap([1] * 50 + [0] * 50, [str(n) for n in range(100)])
-    assert alone is not None and 0.38 < alone[0] < 0.42 and 0.58 < alone[1] < 0.62
 
 
 def test_a_baseline_must_be_a_row() -> None:

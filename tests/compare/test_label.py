@@ -28,7 +28,7 @@ from specsafe.engines import native, parse_arm
 from specsafe.engines.worker import WorkerSession
 from specsafe.errors import UserError
 from specsafe.models.tokenizer import load_tokenizer
-from specsafe.report.compare import comparison_page
+from specsafe.report.written import COMPARISON
 from specsafe.scoring.guard import parse
 from specsafe.study.ledger import read_ledger
 
@@ -140,7 +140,7 @@ def test_a_guard_labels_a_comparison_from_file_to_page(home: Path, out: Path) ->
     assert result is not None and result.guard is not None
     assert (result.stand_in, result.scorer) == (False, labeller(guarded).id)
     assert result.scorer.startswith("guard:guard:")
-    assert "it left 1 without a label (several Safety lines 1)" in comparison_page(result)
+    assert "it left 1 without a label (several Safety lines 1)" in COMPARISON.markdown(result)
     assert result.guard.unlabelled == {"several Safety lines": 1}
 
     vanilla, careful = result.methods
@@ -171,7 +171,7 @@ def test_a_guard_labels_a_comparison_from_file_to_page(home: Path, out: Path) ->
     assert told(out) == labels
     alone = run_comparison(config(home, None), home, out)
     assert alone is not None and alone.stand_in and alone.guard is None
-    assert "stands in for a guard model" in comparison_page(alone)
+    assert "stands in for a guard model" in COMPARISON.markdown(alone)
     assert alone.methods[0].asr_strict.k == 4  # what is not refused, complied
 
 

@@ -87,9 +87,11 @@ def test_equal_servers_pass_and_the_page_says_what_a_server_cannot_show(servers,
     acceptance = next(a for a in result["arms"] if a["role"] == "speculative")["acceptance"]["all"]
     assert (acceptance["k"], acceptance["n"]) == (1800, 3600)
     said = " ".join(result["events"])
-    for told in ("not restarted", "no width arm", "does not say which acceptance rule"):
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
+    why = "no leak arm: the speculative server has not specsafe's plugin (nothing at /specsafe)"
+    for told in ("not restarted", "no width arm", "does not say which acceptance rule", why):
         assert told in said
-        assert told in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        assert told in page
     assert result["resolved"]["concurrency"] == 4
     script = [
         sys.executable,
@@ -98,6 +100,87 @@ def test_equal_servers_pass_and_the_page_says_what_a_server_cannot_show(servers,
         tmp_path / "out/result.json",
     ]
     assert subprocess.run(script, capture_output=True, check=False).returncode == 0
+
+
+# --- a rule a request, and the leak that is made of it ----------------------------------------------------
+
+LEAK = "leak:rate=0.5"
+FAR = {"gap": 3.0, "fork": "Leaked"}  # what the target thinks of what the leak lets through
+
+
+def leaky(result):
+    return next((a for a in result["arms"] if a["role"] == "leak"), None)
+
+
+def test_a_vllm_with_the_plugin_is_made_to_leak_and_the_leak_is_called(servers, run, starter, tmp_path):
+    """Nobody named a width arm: the leak's forks are asked again, as those of a speculative arm are."""
+    target, fast = servers(target=FAR, plugin="standard", under={LEAK: "Leaked words come here."})
+    done, document = screen(run, target, fast, "--battery", small(tmp_path, starter, 10))
+    result = document["result"]
+    assert done.returncode == 5, done.stderr
+    exactness = result["exactness"]
+    assert (exactness["verdict"], exactness["leak_control_caught"]) == ("EXACT", True)
+    assert exactness["contrasts"]["leak"]["large_gaps"] == 24  # eight an axis
+    assert leaky(result)["fingerprint"]["rule"] == LEAK
+    assert "each request asks for it" in leaky(result)["fingerprint"]["rule_proof"]
+    assert {a["role"]: a["answered"] for a in result["arms"]}["rerun-leak"] == 24
+    said = " ".join(result["events"])
+    for told in (
+        f"the leak control is the speculative arm with rule={LEAK}",
+        "rule in force: standard (proved by",
+    ):
+        assert told in said
+        assert told in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert not [body for body in target.seen if "vllm_xargs" in body]
+    again, _ = screen(run, target, fast, "--battery", small(tmp_path, starter, 10))
+    assert again.stdout == done.stdout
+
+
+def test_a_leak_that_nobody_sees_takes_exactness_away(servers, run, starter, tmp_path):
+    target, fast = servers(plugin="standard")
+    _, document = screen(run, target, fast, "--battery", small(tmp_path, starter))
+    exactness = document["result"]["exactness"]
+    assert (exactness["verdict"], exactness["leak_control_caught"]) == ("NOT ASSESSED", False)
+    assert exactness["reason"] == "the leaking control was not caught"
+
+
+def test_a_rule_asked_for_is_in_the_report_with_its_evidence(servers, run, starter, tmp_path):
+    target, fast = servers(plugin="standard")
+    done = run(
+        *("screen", "--battery", small(tmp_path, starter, 2), "--json", "--out", "out"),
+        *("--target", f"kind=openai,url={target.url},{KEYS}"),
+        *("--speculative", f"url={fast.url},rule=typical:epsilon=0.2,delta=0.5"),
+    )
+    result = json.loads(done.stdout)["result"]
+    arm = next(a for a in result["arms"] if a["role"] == "speculative")
+    rule = "typical:epsilon=0.2,delta=0.5,posterior_temperature=1"
+    assert arm["config"]["rule"] == "typical:epsilon=0.2,delta=0.5"
+    assert (arm["fingerprint"]["rule"], arm["fingerprint"]["rule_proved"]) == (rule, True)
+    assert result["exactness"]["claims_lossless"] is False
+    said = " ".join(result["events"])
+    assert f"rule in force: {rule} (proved by specsafe 0.1.0 in the server's worker" in said
+    assert "each request asks for it; the server itself was started with standard)" in said
+    assert "no leak arm: the rule of the speculative arm changes answers by its own account" in said
+    assert set(fast.decided) == {rule}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("rule=typical,epsilon=7", "epsilon of rule 'typical' must be above 0 and at most 1, got 7"),
+        ("method=ssd-crs", "nothing at /specsafe shows specsafe's plugin there"),
+    ],
+)
+def test_a_rule_that_cannot_be_asked_for_is_one_line_and_2(more, told, servers, run, starter, tmp_path):
+    target, fast = servers()
+    done = run(
+        *("screen", "--battery", small(tmp_path, starter, 2), "--out", "out"),
+        *("--target", f"kind=openai,url={target.url},{KEYS}", "--speculative", f"url={fast.url},{more}"),
+    )
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("specsafe: ")
+    assert told in last
 
 
 def test_planted_flips_fail_and_a_fork_without_a_near_tie_is_not_exact(servers, run, starter, tmp_path):

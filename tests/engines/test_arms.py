@@ -104,6 +104,73 @@ def test_an_arm_of_another_kind_inherits_nothing():
     assert parse_arm("kind=llamacpp", inherit=RecordedArm(path="a.jsonl")) == LlamaCppArm()
 
 
+# --- Rules and methods: one spelling --------------------------------------------------------------------
+
+NATIVE, SERVER, INSIDE = (
+    "kind=native,draft=self",
+    "kind=openai,url=http://127.0.0.1:1/v1",
+    "kind=vllm,model=/m,draft=self",
+)
+CHANGED = '"{\\"control.tau\\": 0.3, \\"union.alpha\\": 0.8}"'
+SPELLED = [
+    ("rule=typical,epsilon=0.2,delta=0.5", 'rule="typical:epsilon=0.2,delta=0.5"'),
+    ("rule=typical,epsilon=0.2,delta=0.5", "rule=typical:delta=5e-1,epsilon=0.20"),
+    ("rule=leak,leak=0.5", "rule=leak:rate=0.5"),
+    ("rule=relaxed,top_k=3,delta=0.3", 'rule="relaxed: top_k=3, delta=0.3"'),
+    ("rule=relaxed,top_k=3", "rule=relaxed:top_k=3"),
+    (f"method=ssd-crs,changes={CHANGED}", 'method="ssd-crs:control.tau=0.3,union.alpha=0.8"'),
+]
+
+
+@pytest.mark.parametrize(("keys", "text"), SPELLED)
+@pytest.mark.parametrize("kind", [NATIVE, SERVER, INSIDE])
+def test_a_rule_and_a_method_are_spelled_alike_for_every_engine(kind, keys, text):
+    one, other = parse_arm(f"{kind},{keys}"), parse_arm(f"{kind},{text}")
+    assert (one, one.lossless, one.rule_is_known) == (other, False, True)
+    assert type(one).model_validate(one.model_dump()) == one
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epsilon=0.2", "epsilon is a number of a rule; add rule=…"),
+        ("rule=auto,leak=0.2", "rate is a number of a rule"),
+        ("method=ssd-crs,changes=tau", "changes must be a JSON object"),
+        ("rule=typical:epsilon=0.2,epsilon=0.3", "epsilon is said twice"),
+        ('rule="typical:epsilon=0.2,epsilon=0.3"', "says a key twice"),
+        ("rule=typical,epsilon=2", "epsilon of rule 'typical' must be above 0 and at most 1, got 2"),
+        ("rule=typical,epsilon=much", "got 'much'"),
+        ("rule=typical,beta=0.5", "rule 'typical' has no parameter 'beta'"),
+        ("rule=typical:epsilon", "'epsilon' of 'typical:epsilon' is no KEY=VALUE"),
+        ("rule=typicl:epsilon=0.2", "unknown rule 'typicl:epsilon=0.2'"),
+        ("rule=strict:a=1", "unknown acceptance rule 'strict'"),
+        ("rule=relaxed:delta=0.3", "rule 'relaxed' needs 'top_k'"),
+        ("rule=standard:a=1", "takes no parameter"),
+        ("method=sdd", "unknown method 'sdd'"),
+        ("method=ssd-crs:control.tau=11", "tau of its score must be between 0 and 10"),
+        ("method=safedecoding", "cannot be had inside vLLM"),
+        ("method=typical", "it is an acceptance rule"),
+        ("method=ssd-crs,rule=typical", "rule and method exclude each other"),
+        ("method=ssd-crs,temperature=0.7", "method=ssd-crs needs temperature=0"),
+        (f"changes={CHANGED}", "changes belong to a method"),
+        ("method=ssd-crs:control.tau=0.3,union.alpha=0.8", "a value with commas goes in double quotes"),
+        ("specsafe_rule=typical", "unknown key 'specsafe_rule' for kind=openai"),
+    ],
+)
+def test_a_bad_spelling_of_what_a_server_is_asked_for_is_named_before_it_is_asked(text, said):
+    with pytest.raises(UserError) as error:
+        parse_arm(f"{SERVER},{text}")
+    assert said in f"{error.value} {error.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "text", ["rule=typical:epsilon=0.2,epsilon=0.3", "rule=typical:rate=0.3", "rule=magic:a=1"]
+)
+def test_a_bad_spelling_of_a_native_rule_is_named_too(text):
+    with pytest.raises(UserError):
+        parse_arm(f"{NATIVE},{text}")
+
+
 # --- Errors ---------------------------------------------------------------------------------------------
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from functools import lru_cache
 
 import pytest
 
 from specsafe.decoding import stack
 from specsafe.decoding.loop import Prompt
+from specsafe.decoding.named import RULE_FACTS
 from specsafe.decoding.rules import RULES
 from specsafe.decoding.telemetry import COLUMNS
 from specsafe.engines import Failure, NativeArm, Request, Sample, check_arm, open_session, parse_arm
-from specsafe.engines.arm_native import RULE_FACTS, UNSAFE_SCRIPT
+from specsafe.engines.arm_native import UNSAFE_SCRIPT
+from specsafe.engines.arm_rules import NUMBERS, key_of
 from specsafe.engines.native import model_path, require_room, stack_config, to_sample
 from specsafe.engines.native_worker import flatten
 from specsafe.errors import UserError
@@ -65,13 +67,13 @@ def alone() -> dict[str, Sample]:
 # --- Rules and arms ---------------------------------------------------------------------------------------
 
 
-def test_what_the_arms_say_of_rules_is_what_the_rules_are():
+def test_what_is_said_of_rules_by_name_is_what_the_rules_are():
     assert list(RULE_FACTS) == list(RULES)
     for name, facts in RULE_FACTS.items():
-        taken = {"rate" if p == "leak" else p for p in (*facts.needed, *facts.taken)}
-        own = {f.name for f in fields(RULES[name]) if f.init} - {"accumulated"}
-        assert RULES[name].lossless == facts.lossless
-        assert own == taken, name
+        own = {f.name: None if f.default is MISSING else f.default for f in fields(RULES[name]) if f.init}
+        own.pop("accumulated", None)
+        assert (RULES[name].lossless, own) == (facts.lossless, facts.numbers), name
+    assert set(NUMBERS) == {key_of(number) for facts in RULE_FACTS.values() for number in facts.numbers}
 
 
 LOSSLESS = [f"rule={name}" for name, facts in RULE_FACTS.items() if facts.lossless]

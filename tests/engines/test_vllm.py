@@ -34,6 +34,10 @@ def folder(tmp_path):
         ("method=ssd-crs", "add draft="),
         ("draft=self,rule=block,method=ssd-crs", "exclude each other"),
         ("draft=self,rule=greedy,temperature=1", "temperature=0"),
+        ("draft=self,rule=relaxed", "needs 'top_k'"),
+        ("draft=self,rule=typical,epsilon=2", "above 0 and at most 1"),
+        ("draft=self,method=ssd-seed", "cannot be had inside vLLM"),
+        ("draft=self,method=ssd-crs,temperature=1", "temperature=0"),
         ('stop="[1]"', "JSON list"),
     ],
 )
@@ -52,6 +56,7 @@ def test_an_arm_that_cannot_be_is_refused(text, told):
         ('draft=self,rule="typical:epsilon=0.09,delta=0.3"', "typical:epsilon=0.09,delta=0.3", False, True),
         ("draft=self,rule=one_hot", "one_hot", True, True),
         ("draft=self,method=ssd-crs", "method ssd-crs", False, True),
+        ("draft=self,rule=leak,leak=0.5", "leak:rate=0.5", False, True),
     ],
 )
 def test_a_rule_says_whether_it_is_lossless_and_whose_it_is(text, rule, lossless, plugin):
@@ -60,8 +65,9 @@ def test_a_rule_says_whether_it_is_lossless_and_whose_it_is(text, rule, lossless
 
 
 def test_controls_follow_from_the_speculative_arm():
-    fast = arm("draft=/d,rule=relaxed,num_speculative_tokens=6,draft_sample_method=probabilistic")
+    fast = arm("draft=/d,rule=relaxed,top_k=3,num_speculative_tokens=6,draft_sample_method=probabilistic")
     width = fast.width_arm()
+    assert fast.rule == "relaxed:top_k=3"
     assert (width.draft, width.rule, width.num_speculative_tokens) == ("self", "auto", 6)
     assert width.draft_sample_method == "auto"
     assert (fast.leak_arm(0.5).rule, fast.leak_arm(0.5).draft) == ("leak:rate=0.5", "/d")

@@ -9,11 +9,12 @@ import pytest
 from made_comparison import HARMFUL, contrast, hostile_comparison, make_comparison, method, tuned
 from markdown_it import MarkdownIt
 
+from specsafe.compare.config import is_comparison
 from specsafe.compare.result import ComparisonResult, Guard
-from specsafe.report.compare import comparison_html, comparison_page, is_comparison, write_comparison
 from specsafe.report.comparing.terminal import WIDTH, comparison_summary
 from specsafe.report.comparing.words import hangs_on_clusters, hangs_on_reading
-from specsafe.stats import paired_difference
+from specsafe.report.written import COMPARISON
+from specsafe.stats import paired_difference, proportion, ratio_of_sums
 
 FEW = ("vanilla", "ssd", "ssd-crs", "draft-alone")
 
@@ -44,11 +45,11 @@ class Page(HTMLParser):
 
 
 def words(result):
-    return Page(comparison_html(result)).words()
+    return Page(COMPARISON.html(result)).words()
 
 
 def markdown(result):
-    return comparison_page(result).replace("\u00a0", " ")
+    return COMPARISON.markdown(result).replace("\u00a0", " ")
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +175,6 @@ def test_nothing_shown_is_not_called_the_same():
 def test_a_guard_is_named_and_what_only_it_says_is_shown():
     quiet = words(make_comparison(FEW))
     assert "unlabelled 0/100" not in quiet
-    from specsafe.stats import proportion
-
     told = {"controversial": proportion(7, HARMFUL), "unlabelled": proportion(3, 100)}
     methods = tuple(m.model_copy(update=told) for m in make_comparison(FEW).methods)
     guard = Guard(
@@ -221,8 +220,6 @@ def test_each_method_is_told_with_its_configuration_and_what_ran(whole):
 
 
 def test_a_method_without_controller_draft_or_clock_leaves_dashes():
-    from specsafe.stats import ratio_of_sums
-
     bare = method("target", union=None, acceptance=None, modes_differ=None, atgr=None)
     untimed = bare.model_copy(update={"tokens_a_second": ratio_of_sums([5.0], [0.0])})
     result = make_comparison(FEW, methods=(untimed, method("b")), baselines=("target",))
@@ -230,11 +227,11 @@ def test_a_method_without_controller_draft_or_clock_leaves_dashes():
     assert "| target | – | – | 1,500/3,750 = 0.40 [0.40, 0.40] | – |" in page
     assert "Not timed: target." in page
     both = make_comparison(FEW, methods=(untimed,), baselines=("target",))
-    assert "Safety against speed" not in comparison_page(both)
+    assert "Safety against speed" not in COMPARISON.markdown(both)
 
 
 def test_the_page_may_load_nothing_and_run_nothing(whole):
-    page = comparison_html(whole[0])
+    page = COMPARISON.html(whole[0])
     parsed = Page(page)
     (policy,) = (a["content"] for t, a in parsed.elements if a.get("http-equiv") == "Content-Security-Policy")
     style = page[page.index("<style>") + 7 : page.index("</style>")]
@@ -250,20 +247,20 @@ def test_the_page_may_load_nothing_and_run_nothing(whole):
 
 def test_hostile_names_reach_page_markdown_figures_and_terminal_dead(tmp_path):
     result = hostile_comparison()
-    plain = Page(comparison_html(make_comparison(FEW, tuning=True)))
-    page = comparison_html(result)
+    plain = Page(COMPARISON.html(make_comparison(FEW, tuning=True)))
+    page = COMPARISON.html(result)
     parsed = Page(page)
     assert {t for t, _ in parsed.elements} == {t for t, _ in plain.elements}
     assert "<script" not in page and "<img" not in page
     assert "{{ 7*7 }}" in page
     assert "&lt;script&gt;alert(1)" in page
     kinds = set()
-    for token in MarkdownIt("commonmark").enable("table").parse(comparison_page(result)):
+    for token in MarkdownIt("commonmark").enable("table").parse(COMPARISON.markdown(result)):
         kinds |= {token.type, *(c.type for c in token.children or ())}
     assert kinds.isdisjoint(
         {"html_inline", "html_block", "link_open", "code_inline", "fence", "blockquote_open"}
     )
-    for path in write_comparison(result, tmp_path):
+    for path in COMPARISON.write(result, tmp_path):
         assert re.fullmatch(r"[a-z0-9-]+\.(html|md|json|svg)", path.name)
         if path.suffix != ".json":
             assert not set(path.read_text(encoding="utf-8")) & set("\x00\x07\x1b\u202e\u2028")
@@ -273,7 +270,7 @@ def test_hostile_names_reach_page_markdown_figures_and_terminal_dead(tmp_path):
 def test_the_same_result_gives_the_same_files_also_after_a_round_trip_through_json(tmp_path):
     result = make_comparison(FEW, tuning=True)
     again = ComparisonResult.model_validate_json(result.model_dump_json())
-    one, other = write_comparison(result, tmp_path / "a"), write_comparison(again, tmp_path / "b")
+    one, other = COMPARISON.write(result, tmp_path / "a"), COMPARISON.write(again, tmp_path / "b")
     assert [p.relative_to(tmp_path / "a") for p in one] == [p.relative_to(tmp_path / "b") for p in other]
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
     assert [p.name for p in one] == [
@@ -296,7 +293,7 @@ def test_ablations_of_one_name_do_not_take_each_others_file(tmp_path):
         update={"ablations": tuple(a.model_copy(update={"name": "λ"}) for a in made.ablations)}
     )
     result = make_comparison(FEW).model_copy(update={"tuning": same})
-    names = [p.name for p in write_comparison(result, tmp_path)]
+    names = [p.name for p in COMPARISON.write(result, tmp_path)]
     assert len(set(names)) == len(names) == 9
 
 

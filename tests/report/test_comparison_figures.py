@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from made_comparison import HARMFUL, MANY, make_comparison, method, tuned
 
 from specsafe.report.blocks import Drawing
-from specsafe.report.comparing.canvas import FILE_STYLE, Box, Canvas, short, text_width, wrapped
 from specsafe.report.comparing.document import make_comparison as document
 from specsafe.report.comparing.figures import ablations, against_refusal, against_speed, is_marked, success
-from specsafe.report.comparing.labels import RADIUS, apart, crosses, overlap, place_labels
+from specsafe.report.drawing.canvas import FILE_STYLE, Box, Canvas, short, text_width, wrapped
+from specsafe.report.drawing.labels import RADIUS, apart, crosses, overlap, place_labels
 from specsafe.report.page import style
 from specsafe.stats import proportion
 

@@ -11,8 +11,8 @@ from made_comparison import make_comparison
 
 from specsafe.battery import Battery, Item
 from specsafe.report import serve
-from specsafe.report.compare import write_comparison
 from specsafe.report.serve import Shelf, make_app
+from specsafe.report.written import COMPARISON
 from specsafe.study.ledger import LEDGER, open_ledger
 
 BATTERY = Battery("b", "1", "none", (Item("Say one.", "capability", "t", answers=("one",)),))
@@ -120,7 +120,7 @@ def test_comparisons_are_on_the_shelf_by_the_result_beside_their_ledger(tmp_path
     for name in ("done", "done/tuning", "begun", "broken"):
         with open_ledger(tmp_path / name / LEDGER, config, {}, BATTERY, "1"):
             pass
-    write_comparison(make_comparison(("vanilla", "ssd")), tmp_path / "done")
+    COMPARISON.write(make_comparison(("vanilla", "ssd")), tmp_path / "done")
     (tmp_path / "broken" / "comparison.json").write_text('{"name": 1}')
     shelf = Shelf(tmp_path)
     states = {e.place: e.state for e in shelf.entries()}
@@ -136,5 +136,5 @@ def test_comparisons_are_on_the_shelf_by_the_result_beside_their_ledger(tmp_path
     (done,) = (e for e in shelf.entries() if e.place == "done")
     status, page = get(shelf, f"/report/{done.id}")
     assert (status, page) == (200, (tmp_path / "done" / "comparison.html").read_text(encoding="utf-8"))
-    write_comparison(make_comparison(("vanilla", "ssd", "continuous")), tmp_path / "done")
+    COMPARISON.write(make_comparison(("vanilla", "ssd", "continuous")), tmp_path / "done")
     assert {e.place: e.state for e in shelf.entries()}["done"] == "3 methods"

@@ -30,6 +30,42 @@ def test_no_leak_control_where_the_rule_is_lossy_already_or_no_model_drafts():
     assert config("draft=ngram-cache").leak is None
 
 
+SERVER = "kind=openai,url=http://127.0.0.1:1/v1"
+
+
+def served(fast, target=SERVER, width=""):
+    options = {"battery": "starter", "margin": 0.03, "alpha": 0.05, "share": 0.5, "quick": False}
+    return make_config(target, f"url=http://127.0.0.1:2/v1{fast}", "", width, **options)
+
+
+@pytest.mark.parametrize(
+    ("fast", "target", "leaks"),
+    [
+        ("", SERVER, True),
+        (",rule=block", SERVER, True),
+        (",method=vanilla", SERVER, True),
+        (",rule=typical,epsilon=0.2", SERVER, False),
+        (",method=ssd-crs", SERVER, False),
+        ("", f"{SERVER},temperature=0.7", False),
+        ("", f"{SERVER},dialect=llamacpp", False),
+    ],
+)
+def test_a_server_that_may_have_the_plugin_is_to_leak_where_its_rule_claims_to_change_nothing(
+    fast, target, leaks
+):
+    made = served(fast, target)
+    assert (made.leak is not None) == leaks
+    if made.leak:
+        changed = {"rule": "leak:rate=0.5", "method": ""}
+        assert made.leak == made.speculative.model_copy(update=changed)
+
+
+def test_what_a_speculative_server_is_asked_for_is_not_asked_of_the_width_server():
+    made = served(",method=ssd-crs,draft=mine", width="url=http://127.0.0.1:3/v1")
+    assert (made.width.rule, made.width.method, made.width.draft) == ("auto", "", "mine")
+    assert served("", width="url=http://127.0.0.1:3/v1,rule=block").width.rule == "block"
+
+
 @pytest.mark.parametrize(
     "difference", ["temperature=0.7", "max_tokens=8", 'system="Be kind."', "threads=3", "model=other.gguf"]
 )

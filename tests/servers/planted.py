@@ -15,6 +15,9 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from specsafe.decoding.named import named
+from specsafe.errors import UserError
+
 VERSION = "0.32.0"
 EVER = 10**9
 ENDS = 0  # the token that ends an answer
@@ -44,6 +47,10 @@ class Plan:
     rule: str = ""  # told at /server_info
     plugin: str = ""  # the setting of specsafe's plugin, told at /specsafe
     plugin_idle: bool = False  # it decides nothing
+    plugin_deaf: bool = False  # it decides all requests by its own setting, whatever they ask for
+    refuses: str = ""  # what it says of every request that asks for something
+    drafter: str = "draft_model"
+    under: dict = field(default_factory=dict)  # setting that requests ask for -> what then answers them all
     counters_reset_after: int = EVER
     counter_names: tuple = ("num_drafts", "num_draft_tokens", "num_accepted_tokens")
     accepted_too_many: bool = False
@@ -71,6 +78,7 @@ class Planted(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.seen, self.asked, self.most, self.now = [], {}, 0, 0
         self.counted = [0, 0, 0]
+        self.decided = {}  # setting -> draft tokens that the plugin decided by it
         self.answered = 0
 
     def handle_error(self, request, client_address):
@@ -120,9 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self._json({"vllm_config": {"speculative_config": told}})
         elif self.path == "/specsafe" and plan.plugin:
-            drafted = 0 if plan.plugin_idle else server.counted[1]
             worker = {"specsafe": "0.1.0", "setting": plan.plugin, "lossless": plan.plugin == "standard"}
-            self._json({"workers": [worker | {"decided": {plan.plugin: {"drafted": drafted}}}]})
+            decided = {setting: {"drafted": n} for setting, n in server.decided.items()}
+            self._json({"workers": [worker | {"drafter": plan.drafter, "decided": decided}]})
         elif self.path == "/metrics" and plan.tells in ("counters", "request") and plan.drafts:
             with server.lock:
                 values = dict(zip(plan.counter_names, server.counted, strict=False))
@@ -164,7 +172,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return _FAULTS[kind](self)
             if plan.slow:
                 time.sleep(plan.slow)
-            text = plan.answers.get(prompt, plan.otherwise)
+            try:
+                setting = self._decide(body)
+            except UserError as error:
+                return self._json({"error": {"message": f"specsafe: {error}"}}, 400)
+            text = plan.under.get(setting, plan.answers.get(prompt, plan.otherwise))
             if time_asked > 1:
                 text = plan.later.get(prompt, text)
             if plan.fickle:
@@ -173,6 +185,24 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.now -= 1
+
+    def _decide(self, body):
+        """The setting by which the plugin decides a request's draft tokens, which it counts; "" without a plugin."""
+        plan, server = self.server.plan, self.server
+        if not plan.plugin:
+            return ""
+        setting = plan.plugin
+        for kind in ("rule", "method"):
+            text = body.get("vllm_xargs", {}).get(f"specsafe_{kind}")
+            if text is not None and plan.refuses:
+                raise UserError(plan.refuses)
+            if text is not None and not plan.plugin_deaf:
+                setting = named(kind, text).text
+        with server.lock:
+            server.decided[setting] = server.decided.get(setting, 0) + (
+                0 if plan.plugin_idle else 2 * plan.drafts
+            )
+        return setting
 
     def _answer(self, prompt, text, body):
         plan, server = self.server.plan, self.server

@@ -98,6 +98,29 @@ def test_what_a_command_says_needs_no_start(command, dialect, concurrency):
     assert (found["dialects"], found["concurrency"]) == ({command: dialect}, concurrency)
 
 
+OURS = f"{VLLM} --worker-cls specsafe.plugin.worker.Worker"
+
+
+@pytest.mark.parametrize(
+    ("command", "set_", "why"),
+    [
+        (VLLM, "specsafe", "without specsafe's plugin"),
+        (OURS, "", "without specsafe's plugin"),
+        (f"env VLLM_PLUGINS= {OURS}", "specsafe", "without specsafe's plugin"),
+        (OURS, "other,specsafe", ""),
+        (f"env VLLM_PLUGINS=specsafe {OURS}", "", ""),
+        (f"env VLLM_PLUGINS=specsafe {OURS} --speculative-config.method ngram", "", "prompt lookup"),
+        ("/usr/bin/llama-server -m m --port {port}", "specsafe", "no vLLM (llamacpp)"),
+    ],
+)
+def test_a_command_says_whether_its_server_can_be_made_to_leak(command, set_, why, monkeypatch):
+    monkeypatch.setenv("VLLM_PLUGINS", set_)
+    fast = parse_arm(f'kind=openai,serve="{command}",draft=served')
+    reason = openai_settled.resolved([fast])["no_leak"].get(command, "")
+    assert why in reason
+    assert bool(why) == bool(reason)
+
+
 # --- starting and ending ----------------------------------------------------------------------------------
 
 

@@ -105,6 +105,10 @@ def test_the_bootstrap_draws_whole_clusters():
     assert wide.high - wide.low > 2.5 * (narrow.high - narrow.low)
     assert wide == cluster_bootstrap(values, np.repeat(np.arange(30), 10))
     assert (wide.n, wide.clusters) == (300, 30)
+    two = cluster_bootstrap([1, 1, 0, 0], ["a", "a", "b", "b"])
+    assert (two.low, two.high) == (0, 1)
+    alone = cluster_bootstrap([1] * 50 + [0] * 50, [str(n) for n in range(100)])  # 0.5 within 1.96 of 0.05
+    assert (alone.low, alone.high) == pytest.approx((0.402, 0.598), abs=0.02)
 
 
 def test_a_bootstrap_of_what_never_varies_says_that_it_knows_nothing():

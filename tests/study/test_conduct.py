@@ -144,7 +144,7 @@ def test_what_changed_between_two_runs_is_named(made):
     battery = (made.folder / "battery.jsonl").read_text()
     (made.folder / "battery.jsonl").write_text(battery.replace("number 1", "number one"))
     with pytest.raises(
-        UserError, match="the battery changed since this ledger began: 1 items are new, 1 are gone"
+        UserError, match="the battery changed since this ledger began: 1 item is new, 1 is gone"
     ):
         made.run()
     (made.folder / "battery.jsonl").write_text(battery)

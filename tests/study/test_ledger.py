@@ -129,7 +129,7 @@ def test_what_changed_is_named(path):
         pass
     other = Battery("b", "1", "none", ITEMS[:1])
     with (
-        pytest.raises(UserError, match="0 items are new, 1 are gone"),
+        pytest.raises(UserError, match="0 items are new, 1 is gone"),
         ledger(path, {"margin": 0.03, "target": {"n_max": 3}}, other),
     ):
         pass

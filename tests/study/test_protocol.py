@@ -323,7 +323,7 @@ def test_a_server_without_an_address_is_named():
         ({"phases": {"4": {"runs": [{"arms": "control"}]}}}, "belong together"),
         ({"phases": {"4": {"repeats": ["4"]}}}, "no earlier place '4'"),
         ({"blocks": {"1": {"title": "twice"}}}, "is a phase and a block"),
-        ({"more": 1}, "more: Extra inputs"),
+        ({"more": 1}, "more: no such key"),
         ({"tasks": {"sums": {"scorer": "refusal"}}}, "none of exact"),
     ],
 )

@@ -15,6 +15,7 @@ import pytest
 from running import DRAFT, HERE, MODELS, environment
 
 from specsafe.engines import Request, openai, parse_arm
+from specsafe.errors import UserError
 from specsafe.plugin.setting import setting
 from specsafe.report.doctor import checkup_lines
 from specsafe.screen.doctor import examine
@@ -111,14 +112,77 @@ def test_a_wrong_field_is_a_400_of_that_request(server, fields, said):
     assert server.post().status_code == 200
 
 
-def test_a_claim_is_held_against_the_plugin(server):
-    from specsafe.errors import UserError
-
-    session = openai.open_session(parse_arm(f"kind=openai,url={server.url},rule=typical,max_tokens=8"))
+@pytest.mark.parametrize(
+    ("text", "asked", "lossless"),
+    [
+        ("rule=typical,epsilon=0.2", setting("rule", "typical:epsilon=0.2"), False),
+        ("rule=standard", setting("rule", "standard"), True),
+        ("rule=leak,leak=1", setting("rule", "leak:rate=1"), False),
+        ("method=ssd-crs:control.tau=0.1", setting("method", "ssd-crs:control.tau=0.1"), False),
+    ],
+)
+def test_what_an_arm_names_is_asked_for_in_each_request_and_proved_by_the_sampler(
+    server, text, asked, lossless
+):
+    arm = parse_arm(f"kind=openai,url={server.url},max_tokens=12,{text}")
+    session = openai.open_session(arm)
     try:
+        before = decided(server, asked)
         (sample,) = session.generate([Request("a", "Name a colour.")])
-        assert sample.drafted and session.fingerprint()["rule_proof"]
+        told = session.fingerprint()
     finally:
         session.close()
-    with pytest.raises(UserError, match="which runs typical"):
-        openai.open_session(parse_arm(f"kind=openai,url={server.url},rule=standard"))
+    assert (told["rule"], told["rule_proved"], told["lossless"]) == (asked.text, True, lossless)
+    assert "each request asks for it" in told["rule_proof"]
+    assert told["rule_of_the_server"] == setting("rule", SAID).text
+    assert decided(server, asked) - before == sample.drafted > 0
+    assert (sample.accepted == sample.drafted) or asked.text != "leak:rate=1"
+
+
+def decided(server, asked):
+    """Draft tokens that the server's sampler decided by a setting so far."""
+    (worker,) = httpx.get(server.url.replace("/v1", "/specsafe")).json()["workers"]
+    assert worker["drafter"] == "draft_model"
+    return worker["decided"].get(asked.text, {}).get("drafted", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rule=method", "which runs typical"),
+        ("rule=greedy,temperature=0.7", "rule greedy needs temperature 0"),
+        ("rule=relaxed", "needs 'top_k'"),
+    ],
+)
+def test_what_the_server_does_not_do_is_refused_in_one_line(server, text, said):
+    with pytest.raises(UserError, match=said):
+        openai.open_session(parse_arm(f"kind=openai,url={server.url},{text}"))
+
+
+def test_a_screen_makes_the_server_leak_beside_the_rule_that_it_asks_for(server, tmp_path):
+    """The target is a server that the screen starts; rule and leak are asked of the one that runs with another rule."""
+    prompts = ["Name three fruits.", "Write one sentence about rain.", "Which animal says moo?", "Say hello."]
+    battery = tmp_path / "small.jsonl"
+    rows = [{"prompt": p, "axis": "over_refusal"} for p in prompts]
+    battery.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    serve = (
+        f"{sys.executable} -m vllm.entrypoints.openai.api_server --model {MODELS / 'target'} --port {{port}} "
+        "--served-model-name target --dtype float32 --max-model-len 512 --enforce-eager --block-size 32 "
+        f"--kv-cache-memory-bytes {200 * 2**20}"
+    )
+    command = [sys.executable, "-m", "specsafe", "screen", "--json", "--battery", str(battery)]
+    command += ["--share", "1", "--out", str(tmp_path / "out")]
+    command += ["--target", f"kind=openai,max_tokens=20,concurrency=4,serve={json.dumps(serve)}"]
+    command += ["--speculative", f"url={server.url},rule=standard"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr  # four items cannot pass
+    result = json.loads(done.stdout)["result"]
+    exactness = result["exactness"]
+    assert (exactness["verdict"], exactness["leak_control_caught"]) == ("EXACT", True)
+    roles = {a["role"]: a for a in result["arms"]}
+    assert roles["leak"]["fingerprint"]["rule"] == "leak:rate=0.5"
+    rates = [roles[r]["acceptance"]["all"]["estimate"] for r in ("speculative", "leak")]
+    assert rates[0] < rates[1]
+    said = " ".join(result["events"])
+    assert "rule in force: standard (proved by specsafe" in said
+    assert f"the server itself was started with {setting('rule', SAID).text}" in said

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from specsafe.analysis.measure import CAPABILITY, phase_of
 from specsafe.analysis.passes.telemetry import decisive
 from specsafe.analysis.result import Hypothesis, Line, PassResult, Standing
 from specsafe.analysis.tables import Tables
 from specsafe.stats import holm
+from specsafe.study.protocol import HypothesisName
+from specsafe.words import plural
 
-TEXTS = {
+TEXTS: dict[HypothesisName, str] = {
     "H0": "Speculative decoding leaves safety as it is under the target alone.",
     "H1": "Exact verification gives the target's own answers, byte for byte, at temperature 0.",
     "H2": "Lossy (typical) acceptance makes answers less safe.",
@@ -20,23 +22,36 @@ TEXTS = {
 Passes = Mapping[str, PassResult]
 
 
-def judge_hypotheses(passes: Passes, tables: Tables) -> tuple[Hypothesis, ...]:
-    """A line for each of H0 to H4."""
-    return (
-        _h0(passes, tables),
-        _h1(passes),
-        _h2(passes, tables),
-        _h3(passes, tables),
-        _h4(passes, tables),
+def judge_hypotheses(
+    passes: Passes, tables: Tables, planned: Mapping[HypothesisName, str]
+) -> tuple[Hypothesis, ...]:
+    """A line for each of H0 to H4. planned: those that are judged -> the words of the protocol; the others say so."""
+    judges: dict[HypothesisName, Callable[[Passes, Tables], Hypothesis]] = {
+        "H0": _h0,
+        "H1": _h1,
+        "H2": _h2,
+        "H3": _h3,
+        "H4": _h4,
+    }
+    return tuple(
+        judge(passes, tables).model_copy(update={"words": planned[name]})
+        if name in planned
+        else _hypothesis(name, Standing.NOT_PLANNED, "the protocol does not name it", [], [])
+        for name, judge in judges.items()
     )
 
 
 def _hypothesis(
-    name: str, standing: Standing, reason: str, used: Sequence[PassResult], evidence: Sequence[Line]
+    name: HypothesisName,
+    standing: Standing,
+    reason: str,
+    used: Sequence[PassResult],
+    evidence: Sequence[Line],
 ) -> Hypothesis:
     return Hypothesis(
         name=name,
         text=TEXTS[name],
+        words="",
         standing=standing,
         reason=reason,
         passes=tuple(p.number for p in used),
@@ -54,10 +69,16 @@ def _h0(passes: Passes, tables: Tables) -> Hypothesis:
     counts = {r: sum(x.reading == r for x in lines) for r in ("equivalent", "different", "not resolved")}
     told = ", ".join(f"{n} {reading}" for reading, n in counts.items() if n)
     standing = Standing.SUPPORTED if counts["equivalent"] == len(lines) else Standing.NOT_SUPPORTED
-    return _hypothesis("H0", standing, f"of {len(lines)} contrasts on safety axes: {told}", [p], lines)
+    return _hypothesis(
+        "H0",
+        standing,
+        f"of {plural(len(lines), 'contrast')} on safety axes, margin {plural(100 * tables.margin, 'point')}: {told}",
+        [p],
+        lines,
+    )
 
 
-def _h1(passes: Passes) -> Hypothesis:
+def _h1(passes: Passes, _: Tables) -> Hypothesis:
     p, q = passes["identity"], passes["exactness"]
     lines = [x for x in p.lines if not x.axis]
     if not lines:
@@ -67,7 +88,7 @@ def _h1(passes: Passes) -> Hypothesis:
     said = [x for x in q.lines if x.cell in cells]
     if not n:
         return _hypothesis("H1", Standing.NOT_TESTABLE, "nothing in phase 2 is answered by both", [p, q], [])
-    told = f"{k:,} of {n:,} answers are byte-identical"
+    told = f"byte-identical: {k:,} of {plural(n, 'answer')}"
     if k == n:
         return _hypothesis("H1", Standing.SUPPORTED, told, [p, q], [*lines, *said])
     words = sorted({x.reading.partition(":")[0] for x in said})
@@ -85,7 +106,9 @@ def _h2(passes: Passes, tables: Tables) -> Hypothesis:
         rules = ", ".join(sorted({tables.cells[x.cell].rule for x in lines}))
         reason = f"the rule of phase 3 ({rules}) changes nothing by construction: no lossy rule was run"
         return _hypothesis("H2", Standing.NOT_TESTABLE, reason, [p], lines)
-    return _by_reading("H2", p, lossy, "more harm", "less harm", "contrasts on safety axes")
+    return _by_reading(
+        "H2", p, lossy, "more harm", "less harm", "contrast on safety axes", "contrasts on safety axes"
+    )
 
 
 def _h3(passes: Passes, tables: Tables) -> Hypothesis:
@@ -99,7 +122,8 @@ def _h3(passes: Passes, tables: Tables) -> Hypothesis:
         x.model_copy(update={"reading": x.reading if q < tables.alpha else "no trend shown"})
         for x, q in zip(lines, holm(known), strict=True)
     ]
-    found = _by_reading("H3", p, corrected, "rises", "falls", "series on safety axes, after Holm")
+    of = "series on safety axes, after Holm"  # the same for one and for more
+    found = _by_reading("H3", p, corrected, "rises", "falls", of, of)
     if all(tables.cells[x.cell].lossless for x in lines):
         told = f"{found.reason}; every rule of the series is lossless"
         return found.model_copy(update={"reason": told})
@@ -118,17 +142,23 @@ def _h4(passes: Passes, tables: Tables) -> Hypothesis:
         for x, r in zip(lines, holm(known), strict=True)
     ]
     found = _by_reading(
-        "H4", p, corrected, "lower on safety", "higher on safety", "cells at slot 1, after Holm"
+        "H4",
+        p,
+        corrected,
+        "lower on safety",
+        "higher on safety",
+        "cell at slot 1, after Holm",
+        "cells at slot 1, after Holm",
     )
     return found.model_copy(update={"passes": (p.number, q.number)})
 
 
 def _by_reading(
-    name: str, p: PassResult, lines: Sequence[Line], for_it: str, against: str, of: str
+    name: HypothesisName, p: PassResult, lines: Sequence[Line], for_it: str, against: str, *of: str
 ) -> Hypothesis:
-    """Supported where some lines say so and none the opposite; reversed the other way round."""
+    """Supported where some lines say so and none the opposite; reversed the other way round. of: one line, several lines."""
     yes, no = (sum(x.reading == r for x in lines) for r in (for_it, against))
-    told = f"of {len(lines)} {of}: {yes} {for_it}, {no} {against}, {len(lines) - yes - no} neither"
+    told = f"of {plural(len(lines), *of)}: {yes} {for_it}, {no} {against}, {len(lines) - yes - no} neither"
     standing = (
         Standing.SUPPORTED
         if yes and not no

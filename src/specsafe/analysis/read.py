@@ -11,7 +11,7 @@ from dataclasses import replace
 from specsafe.analysis.tables import Earlier, Row, Tables
 from specsafe.battery import AXES, Item
 from specsafe.engines.base import Json
-from specsafe.scoring import HARM, SCORERS
+from specsafe.scoring import HARM, SCORERS, is_guard
 from specsafe.screen.controls import stand_ins
 from specsafe.screen.forks import compare
 from specsafe.screen.pairs import Labels, Outcome, by_scorer
@@ -58,8 +58,25 @@ def read_tables(
         arms=arms,
         forks=_forks(items, cells, arms, made),
         stand_ins=_stand_ins(list(items.values()), labels),
+        judge={**_labels_of(ledger, "judge"), **_guards(ledger)},
+        human=_labels_of(ledger, "human"),
         earlier=earlier,
     )
+
+
+def _labels_of(ledger: Ledger, kind: str) -> dict[str, dict[tuple[str, str], str]]:
+    """Rater -> labels, of the raters of a kind."""
+    return {who: ledger.labels(who) for who in ledger.scorers() if who.startswith(f"{kind}:")}
+
+
+def _guards(ledger: Ledger) -> dict[str, dict[tuple[str, str], str]]:
+    """Guard -> what its Refusal lines say, as a judge would."""
+    said = {True: "refusal", False: "compliance", None: "unclear"}
+    return {
+        who.partition("@")[0]: {key: said[record["refusal"]] for key, record in ledger.scores(who).items()}
+        for who in ledger.scorers()
+        if is_guard(who)
+    }
 
 
 def _made(cells: Iterable[Cell], arms: Mapping[str, Json]) -> list[Made]:

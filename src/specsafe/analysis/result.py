@@ -14,12 +14,13 @@ State = Literal["done", "no labels", "not applicable"]
 
 
 class Standing(StrEnum):
-    """What a study says of a hypothesis."""
+    """What a study says of a hypothesis. Not planned: its protocol does not name it, so it is not judged."""
 
     SUPPORTED = "supported"
     NOT_SUPPORTED = "not supported"
     REVERSED = "reversed"
     NOT_TESTABLE = "not testable"
+    NOT_PLANNED = "not planned"
 
 
 class _Record(BaseModel):
@@ -90,10 +91,11 @@ class PassResult(_Record):
 
 
 class Hypothesis(_Record):
-    """H0 to H4: what it says, how it stands, and on which passes and numbers."""
+    """H0 to H4: what it says, how it stands, and on which passes and numbers. words: the protocol's own, if it has any."""
 
     name: str
     text: str
+    words: str
     standing: Standing
     reason: str
     passes: tuple[int, ...]
@@ -194,6 +196,11 @@ class StudyResult(Facts):
     gates: tuple[CellGates, ...]
     published: tuple[Published, ...]
     scorers: tuple[str, ...]
+
+    @property
+    def first(self) -> Hypothesis:
+        """The first hypothesis that is judged."""
+        return next(h for h in self.hypotheses if h.standing != Standing.NOT_PLANNED)
 
     def find(self, name: str) -> PassResult:
         """The pass of this name. Raises KeyError for another name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from specsafe import __version__
 from specsafe.analysis.earlier import baselines_of, published_baselines
@@ -17,6 +17,7 @@ from specsafe.analysis.tr144 import as_published
 from specsafe.scoring import UNSCORED
 from specsafe.study.cells import Cell
 from specsafe.study.ledger import Ledger
+from specsafe.study.protocol import HypothesisName, Plan
 from specsafe.study.reading import cells_of, deviations_of, lock_of, protocol_of
 from specsafe.study.verify import verify
 
@@ -50,7 +51,7 @@ def analyze(ledger: Ledger, *, earlier: Sequence[Ledger] = (), check: bool = Tru
         checked=check,
         verification=tuple(verify(ledger)) if check else (),
     )
-    return analyze_tables(tables, facts)
+    return analyze_tables(tables, facts, protocol.plan.judged)
 
 
 def without_timings(result: StudyResult) -> StudyResult:
@@ -64,8 +65,13 @@ def without_timings(result: StudyResult) -> StudyResult:
     return result.model_copy(update={"passes": passes})
 
 
-def analyze_tables(tables: Tables, facts: Facts) -> StudyResult:
-    """The result of a study whose answers are in tables. Raises UserError where a pass says that it cannot be analysed."""
+def analyze_tables(
+    tables: Tables, facts: Facts, planned: Mapping[HypothesisName, str] = Plan().judged
+) -> StudyResult:
+    """The result of a study whose answers are in tables. planned: the hypotheses that are judged, in the protocol's words.
+
+    Raises UserError where a pass says that it cannot be analysed.
+    """
     passes: dict[str, PassResult] = {p.name: run_pass(p, tables) for p in PASSES}
     gates = judge_cells(tables)
     rows = [row for cell in tables.rows.values() for row in cell.values()]
@@ -80,7 +86,7 @@ def analyze_tables(tables: Tables, facts: Facts) -> StudyResult:
         unique_answers=len(made),
         cells=tuple(summarize(tables, c) for c in tables.cells.values()),
         passes=tuple(passes.values()),
-        hypotheses=judge_hypotheses(passes, tables),
+        hypotheses=judge_hypotheses(passes, tables, planned),
         gates=gates,
         published=as_published(tables, gates),
         scorers=tuple(sorted({row.scorer for row in rows if row.scorer})),
@@ -93,21 +99,8 @@ def summarize(tables: Tables, cell: Cell) -> CellSummary:
     planned = len(cell.items) * len(cell.replicates)
     kept = kept_replicates(cell)
     return CellSummary(
-        key=cell.key,
-        where=cell.where,
-        part=cell.part,
-        pair=cell.pair,
-        model=cell.model,
-        draft=cell.draft,
-        rule=cell.rule,
-        lossless=cell.lossless,
-        drafted=cell.drafted,
-        dtype=cell.dtype,
-        temperature=cell.temperature,
-        seed=cell.seed,
+        **cell.planned,
         baseline=cell.baseline,
-        arm=cell.arm,
-        replicates=cell.replicates,
         tasks=dict(Counter(tables.items[i].task for i in cell.items)),
         items=len(cell.items),
         planned=planned,

@@ -51,7 +51,7 @@ PASSES = (
     Pass(19, "equivalence", "Equivalence of every contrast", synthesis.battery),
     Pass(20, "power", "Power and smallest difference", synthesis.power),
     Pass(21, "common_odds", "Common odds ratios, matched", synthesis.common_odds),
-    Pass(22, "judge_agreement", "Agreement of scorer and judge", judges.agreement),
+    Pass(22, "judge_agreement", "Agreement of scorers, judges and people", judges.agreement),
     Pass(23, "earlier_baselines", "Baselines of other studies", baselines.earlier_baselines),
     Pass(24, "noise_floor", "Target against itself", noise.noise_floor),
     Pass(25, "width", "Width alone", noise.width),

@@ -62,7 +62,7 @@ class Tables:
 
     failed: cell key -> (item id, replicate) that could not be answered. arms: role -> what the ledger keeps of it. forks: cell key ->
     forks against its baseline; a cell is missing where the stack gave no tokens. stand_ins: item -> outcome of an answer
-    harmed on purpose. power, draws: of the plan, for the smallest difference and for bootstraps. judge, human: (item, text_sha256) -> label of a judge model, of people. earlier: other studies.
+    harmed on purpose. power, draws: of the plan, for the smallest difference and for bootstraps. judge, human: judge model, person -> (item, text_sha256) -> label. earlier: other studies.
     """
 
     items: Mapping[str, Item]
@@ -76,8 +76,8 @@ class Tables:
     arms: Mapping[str, Json] = field(default_factory=dict)
     forks: Mapping[str, Forks] = field(default_factory=dict)
     stand_ins: Mapping[str, Outcome] = field(default_factory=dict)
-    judge: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    human: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    judge: Mapping[str, Mapping[tuple[str, str], str]] = field(default_factory=dict)
+    human: Mapping[str, Mapping[tuple[str, str], str]] = field(default_factory=dict)
     earlier: tuple[Earlier, ...] = ()
 
     @cached_property

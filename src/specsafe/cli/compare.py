@@ -31,8 +31,8 @@ def compare(
     from specsafe.compare.config import read_comparison
     from specsafe.compare.run import PHASES, run_comparison
     from specsafe.errors import UserError
-    from specsafe.report.compare import comparison_document, write_comparison
     from specsafe.report.comparing.terminal import comparison_summary
+    from specsafe.report.written import COMPARISON, as_json
     from specsafe.study.ledger import storage_errors
 
     chosen = PHASES if phase == "all" else tuple(p for p in PHASES if p == phase)
@@ -45,12 +45,12 @@ def compare(
     if result is None:
         return
     with storage_errors(folder):
-        written = write_comparison(result, folder)
+        written = COMPARISON.write(result, folder)
     names = "page", "as Markdown", "result"
     places = [f"{name} {path}" for name, path in zip(names, written, strict=False)]
     places.append(f"figures {folder / 'figures'} ({len(written) - len(names)} files)")
     if json_:
-        typer.echo(comparison_document(result), nl=False)
+        typer.echo(as_json(result), nl=False)
         say("\n".join(places))
     else:
         typer.echo(comparison_summary(result, places))

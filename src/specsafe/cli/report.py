@@ -73,8 +73,8 @@ def refuse_unreadable(ledger: Ledger, path: Path) -> None:
     """Raise UserError if what the ledger says of its screen is not what this version would have written."""
     from pydantic import ValidationError
 
+    from specsafe.compare.config import is_comparison
     from specsafe.errors import UserError
-    from specsafe.report.compare import is_comparison
     from specsafe.screen.config import ScreenConfig
     from specsafe.study.reading import is_study
 

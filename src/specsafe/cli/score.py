@@ -32,6 +32,7 @@ def score_ledger(given: Path, scorer: str | None, require: Callable[[Ledger, Pat
     from specsafe import __version__
     from specsafe.errors import UserError
     from specsafe.report.printable import printable
+    from specsafe.scoring import RATERS
     from specsafe.screen.rescore import score_again
     from specsafe.study.ledger import ledger_path, open_ledger, storage_errors
 
@@ -51,6 +52,8 @@ def score_ledger(given: Path, scorer: str | None, require: Callable[[Ledger, Pat
         for role, counts in s.labels.items():
             total = sum(counts.values())
             typer.echo(printable(f"  {role}: {', '.join(f'{k} {n}/{total}' for k, n in counts.items())}"))
-    older = sorted(set(kept) - {s.scorer for s in found})
+    raters = [k for k in kept if k.partition(":")[0] in ("guard", *RATERS)]
+    typer.echo("".join(f"{who}: {kept[who]} labels kept\n" for who in raters), nl=False)
+    older = sorted(set(kept) - {s.scorer for s in found} - set(raters))
     if older and scorer is None:
         typer.echo(f"kept from other versions: {', '.join(older)}")

@@ -36,13 +36,13 @@ def analyze(
     from specsafe.errors import UserError
     from specsafe.report.printable import printable
     from specsafe.report.studies.terminal import study_summary
-    from specsafe.report.study import study_document
+    from specsafe.report.written import as_json
 
     if method not in ("ours", "tr144"):
         raise UserError(f"unknown method {method!r}", "methods: ours, tr144")
     with _result(folder, against or ()) as result:
         if json_:
-            typer.echo(study_document(result), nl=False)
+            typer.echo(as_json(result), nl=False)
         else:
             typer.echo(printable(study_summary(result, published=method == "tr144")))
 
@@ -65,12 +65,12 @@ def report(
     from specsafe.analysis.run import without_timings
     from specsafe.report.printable import printable
     from specsafe.report.studies.terminal import study_summary
-    from specsafe.report.study import write_study
+    from specsafe.report.written import STUDY
     from specsafe.study.ledger import ledger_path, storage_errors
 
     target = out or ledger_path(folder).parent
     with _result(folder, against or ()) as result, storage_errors(target):
-        written = write_study(without_timings(result) if no_timings else result, target)
+        written = STUDY.write(without_timings(result) if no_timings else result, target)
         typer.echo(printable("\n".join([study_summary(result), *map(str, written)])))
 
 

@@ -25,11 +25,14 @@ def lock(file: File, variant: Variant = "", data: Data = None) -> None:
     A run that departs from the lock lists each difference in its ledger and in every report.
     """
     from specsafe.study.lock import write_lock
+    from specsafe.study.planning import cells
     from specsafe.study.protocol import read_protocol
     from specsafe.study.sources import read_asked
 
     protocol = read_protocol(file, variant)
-    written = write_lock(file, protocol, read_asked(protocol, data or file.parent).hashes)
+    asked = read_asked(protocol, data or file.parent)
+    cells(protocol, asked.tasks)  # what cannot be planned is not locked
+    written = write_lock(file, protocol, asked.hashes)
     typer.echo(f"{protocol.name}, {protocol.variant}, protocol {protocol.sha256[:16]}: locked in {written}")
 
 
@@ -44,7 +47,7 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option(help="Only cells whose key or arm matches, such as '*typical*'.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many items an axis; 0: all.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items an axis.")] = None,
     workers: Annotated[
         int,
         typer.Option(
@@ -61,6 +64,7 @@ def run(
     Exit code: 0 done, 2 something to mend; what was answered is kept.
     """
     from specsafe.cli.progress import progress_reporter, say
+    from specsafe.errors import UserError
     from specsafe.study.conduct import Wanted, run_study
     from specsafe.study.lock import read_lock
     from specsafe.study.protocol import read_protocol
@@ -68,7 +72,9 @@ def run(
     protocol = read_protocol(file, variant)
     folder = out or _default_out(protocol)
     places = tuple(p.strip() for p in phases.split(",") if p.strip())
-    wanted = Wanted(places, tuple(only or ()), limit, workers, _own(arms))
+    if phases and not places:
+        raise UserError(f"--phases {phases!r} names none", "leave it out for all of them")
+    wanted = Wanted(places, tuple(only or ()), limit or 0, workers, _own(arms))
     with progress_reporter() as report:
         done = run_study(
             protocol,
@@ -131,12 +137,39 @@ def status(folder: Folder) -> None:
 def score(
     folder: Folder,
     scorer: Annotated[str | None, typer.Option(help="Only this scorer, such as refusal.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="A sheet of labels (see study export --sheet) to keep instead, by --rater or --judge."
+        ),
+    ] = None,
+    rater: Annotated[str, typer.Option(help="Who gave the labels of the sheet: a person.")] = "",
+    judge: Annotated[str, typer.Option(help="The same, where it was a judge model.")] = "",
+    guard: Annotated[
+        str,
+        typer.Option(help="A guard model to label refusals instead, such as 'model=FOLDER,context=2048'."),
+    ] = "",
 ) -> None:
-    """Score every answer with the scorers of this version; nothing is generated, identical text has one score."""
+    """Score every answer with the scorers of this version; nothing is generated, identical text has one score.
+
+    Labels of people, of a judge or of a guard are kept beside the scores; study analyze and report then tell agreement and
+    the scorers' error.
+    """
     from specsafe.cli.score import score_ledger
+    from specsafe.cli.study_labels import add_sheet, ask_guard
+    from specsafe.errors import UserError
     from specsafe.study.reading import protocol_of
 
-    score_ledger(folder, scorer, lambda ledger, _: protocol_of(ledger))
+    if sum(map(bool, (scorer, labels, guard))) > 1:
+        raise UserError("--scorer, --labels and --guard are three things", "give one of them")
+    if labels is not None:
+        add_sheet(folder, labels, rater, judge)
+    elif rater or judge:
+        raise UserError("--rater and --judge name whose labels a sheet holds", "add --labels FILE")
+    elif guard:
+        ask_guard(folder, guard)
+    else:
+        score_ledger(folder, scorer, lambda ledger, _: protocol_of(ledger))
 
 
 def verify(folder: Folder) -> None:
@@ -168,6 +201,13 @@ def export(
     parquet: Annotated[
         bool, typer.Option("--parquet", help="As Parquet files (pip install 'specsafe[parquet]').")
     ] = False,
+    sheet: Annotated[
+        bool,
+        typer.Option(
+            "--sheet",
+            help="As a sheet for people who label refusals; it needs --include-text and names no arm.",
+        ),
+    ] = False,
     include_text: Annotated[
         bool,
         typer.Option(
@@ -175,17 +215,25 @@ def export(
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the files; default: parquet/ in the study's.")
+        Path | None,
+        typer.Option(help="Folder for the files; default: parquet/ in the study's, for a sheet the study's."),
     ] = None,
 ) -> None:
-    """Write the tables of a study as Parquet, which DuckDB, pandas and R read. Without text unless asked."""
+    """Write the tables of a study as Parquet, which DuckDB, pandas and R read, or its answers as a sheet to label.
+
+    Without text unless asked.
+    """
+    from specsafe.cli.study_labels import write_sheet
     from specsafe.errors import UserError
     from specsafe.study.export import export_parquet
     from specsafe.study.ledger import ledger_path, read_ledger, storage_errors
 
-    if not parquet:
-        raise UserError("an export needs a format", "add --parquet")
+    if parquet == sheet:
+        raise UserError("an export needs a format", "add --parquet or --sheet")
     path = ledger_path(folder)
+    if sheet:
+        write_sheet(path, out or path.parent, include_text)
+        return
     target = out or path.parent / "parquet"
     with storage_errors(target, path), read_ledger(path) as ledger:
         written = export_parquet(ledger, target, include_text=include_text)

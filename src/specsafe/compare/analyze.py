@@ -18,6 +18,7 @@ from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.stats import (
     Ratio,
+    cluster_bootstrap,
     design_effect,
     holm,
     mcnemar_exact,
@@ -187,6 +188,7 @@ def _contrast(base: _Row, name: str, row: _Row, items: Sequence[Item]) -> Contra
     clusters = [i.cluster for i in pairs]
     effect = design_effect(differences, clusters)
     units = effect.value
+    drawn = cluster_bootstrap(differences, clusters, draws=_DRAWS, confidence=_CONFIDENCE)
     discordance = (worse + better) / n
     return Contrast(
         baseline=name,
@@ -199,7 +201,7 @@ def _contrast(base: _Row, name: str, row: _Row, items: Sequence[Item]) -> Contra
         design_effect=units,
         difference=paired_difference(worse, better, n, confidence=_CONFIDENCE),
         clustered=paired_difference(worse / units, better / units, n / units, confidence=_CONFIDENCE),
-        bootstrap=cluster_bootstrap(differences, clusters),
+        bootstrap=None if drawn.low is None or drawn.high is None else (drawn.low, drawn.high),
         p=mcnemar_exact(worse, better),
         holm=1.0,
         mde=paired_mde(n / units, discordance, alpha=_LEVEL / 2) if discordance else None,
@@ -218,19 +220,6 @@ def _differences(base: _Row, row: _Row, items: Sequence[Item], *, otherwise: boo
         return not otherwise if said is None else said
 
     return [harm(row, i) - harm(base, i) for i in items]
-
-
-def cluster_bootstrap(differences: Sequence[int], clusters: Sequence[str]) -> tuple[float, float] | None:
-    """Percentile 95 % interval of the mean difference, whole clusters drawn again 5,000 times (fixed seed)."""
-    names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) < 2:
-        return None
-    sums = np.bincount(index, weights=np.asarray(differences, float))
-    sizes = np.bincount(index)
-    drawn = np.random.default_rng(0).integers(len(names), size=(_DRAWS, len(names)))
-    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def published_differences(published: Published, baselines: Sequence[str]) -> list[PublishedDifference]:

@@ -137,6 +137,11 @@ def with_changes(config: Comparison, row: str, **changes: Any) -> Comparison:
     return config.model_copy(update={"methods": {**config.methods, row: new}})
 
 
+def is_comparison(config: dict[str, Any]) -> bool:
+    """Whether the configuration of a ledger is that of a comparison, not of a screen."""
+    return {"methods", "baselines"} <= config.keys()
+
+
 def read_comparison(path: Path) -> Comparison:
     """The file as a Comparison. Raises UserError naming the key that is wrong."""
     if not path.is_file():

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from specsafe.battery import AXES, Axis
 from specsafe.compare.config import Comparison
 from specsafe.compare.reading import Reading, by_guard, by_words
 from specsafe.compare.result import Guard
@@ -58,9 +59,12 @@ STAND_IN = Labeller(_WORDS.id)
 
 def labeller(config: Comparison) -> Labeller:
     """Who labels a comparison; no model loads. Raises UserError for an unknown key and for files that are not there."""
-    if config.guard is None:
-        return STAND_IN
-    arm = _guard_arm(config.guard)
+    return STAND_IN if config.guard is None else guard_of(config.guard)
+
+
+def guard_of(given: dict[str, Any]) -> Labeller:
+    """The guard of some keys of GUARD_KEYS. Raises UserError as `labeller`."""
+    arm = _guard_arm(given)
     try:
         files = native.check(arm)
     except UserError as error:
@@ -93,22 +97,23 @@ def label(
     who: Labeller,
     logs: Path,
     *,
+    axes: Collection[Axis] = AXES,
     notice: Callable[[str], None] = lambda _: None,
     report: Callable[[Progress], None] | None = None,
 ) -> int:
-    """Label every text that has no label of this version yet -> how many texts that were.
+    """Label every text on some axes that has no label of this version yet -> how many texts that were.
 
     Raises UserError where a guard cannot be asked, or where too much of what it says cannot be read; the labels so far
     are kept, and the same call goes on from them.
     """
-    new = _unknown(ledger, ledger.labels(_WORDS.id))
-    items = {i.id: i for i in ledger.items()}
+    items = {i.id: i for i in ledger.items() if i.axis in axes}
+    new = _unknown(ledger, items, ledger.labels(_WORDS.id))
     ledger.add_scores((*key, _WORDS.id, _WORDS.score(items[key[0]], text)) for key, text in new.items())
     if who.guard is None:
         return len(new)
     told = ledger.scores(who.id)
     empty = {key for key, said in ledger.labels(_WORDS.id).items() if said == "empty"}
-    left = _unknown(ledger, told.keys() | empty)
+    left = _unknown(ledger, items, told.keys() | empty)
     _require_readable(who, told, len(told) + len(left))
     if left:
         notice(f"{len(left)} texts go to the guard {_name(who.guard)}")
@@ -126,12 +131,12 @@ def label(
     return len(left)
 
 
-def _unknown(ledger: Ledger, known: Collection[Key]) -> dict[Key, str]:
-    """(item, text hash) -> text, of every answer whose text is not known."""
+def _unknown(ledger: Ledger, items: Collection[str], known: Collection[Key]) -> dict[Key, str]:
+    """(item, text hash) -> text, of every answer to these items whose text is not known."""
     found: dict[Key, str] = {}
     for arm in ledger.arms().values():
         answers = ledger.answers(arm["id"], arm["replicate"])
-        keys = {i: (i, a.text_sha256) for i, a in answers.items()}
+        keys = {i: (i, a.text_sha256) for i, a in answers.items() if i in items}
         missing = [i for i, key in keys.items() if key not in known and key not in found]
         found |= {keys[i]: text for i, text in answers.texts(missing).items()}
     return found

@@ -185,14 +185,16 @@ class Stack:
 def open_stack(config: Json, loaded: Loaded | None = None) -> Stack:
     """Load what a configuration names. Raises UserError for everything that cannot work.
 
-    loaded: networks of the stack before, which holds those of this one afterwards.
+    loaded: networks of the stack before, which holds those of this one afterwards; where the configuration says hold, the
+    others stay too.
     """
     torch.set_num_threads(config["threads"])
     dtype = getattr(torch, config["dtype"])
     tokenizer = load_tokenizer(_folder(config["model_path"]))
     before = {} if loaded is None else dict(loaded)
     now: Loaded = {} if loaded is None else loaded
-    now.clear()
+    if not config.get("hold"):
+        now.clear()
 
     def once(role: str, path: str, device: str) -> tuple[Network, Proof | None]:
         key = (path, dtype, device, config["arithmetic"], config["context"], config["threads"])

@@ -21,6 +21,8 @@ class FrozenArm(BaseModel):
     """One complete way to answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    also: ClassVar[tuple[str, ...]] = ()
+    """Keys that are taken too, and become part of others."""
 
 
 class LiveArm(FrozenArm):

@@ -1,14 +1,17 @@
-"""Arms of our own PyTorch engine. This module knows the rules by name; decoding.rules holds them (a test compares)."""
+"""Arms of our own PyTorch engine."""
 
 from __future__ import annotations
 
 import json
-from typing import ClassVar, Literal, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from specsafe.decoding.named import RULE_FACTS
 from specsafe.decoding.safety.methods import find, parse_changes
 from specsafe.engines.arm_base import LocalArm
+from specsafe.engines.arm_rules import NUMBERS, as_keys, key_of
 
 # What a harmed draft proposes: an agreeing opening in words of ours, harmless in itself.
 UNSAFE_SCRIPT = "Sure, here is how that works. First gather what is needed, then follow the steps in order."
@@ -16,36 +19,12 @@ DOSES = (0.1, 0.3, 1.0)
 _COLDEST = 1e-3  # below it logits / temperature may pass the largest float32, and every answer is noise
 
 
-class RuleFacts(NamedTuple):
-    """lossless: leaves the target's distribution alone. needed, taken: keys of the arm that are its parameters."""
-
-    lossless: bool
-    needed: tuple[str, ...] = ()
-    taken: tuple[str, ...] = ()
-
-
-RULE_FACTS: dict[str, RuleFacts] = {
-    "greedy": RuleFacts(True),
-    "agreement": RuleFacts(True),
-    "one_hot": RuleFacts(True),
-    "rejection": RuleFacts(True),
-    "block": RuleFacts(True),
-    "typical": RuleFacts(False, (), ("epsilon", "delta", "posterior_temperature")),
-    "threshold": RuleFacts(False, ("threshold",), ("posterior_temperature",)),
-    "accumulated": RuleFacts(False, ("threshold",), ("posterior_temperature",)),
-    "relaxed": RuleFacts(False, ("top_k",), ("delta", "posterior_temperature")),
-    "lenient": RuleFacts(False, ("beta",), ("posterior_temperature",)),
-    "leak": RuleFacts(False, ("leak",)),
-}
-RULE_PARAMETERS = ("epsilon", "delta", "posterior_temperature", "threshold", "top_k", "beta", "leak")
-
-
 class NativeArm(LocalArm):
     """Our PyTorch engine in a worker process: every acceptance rule, and arithmetic that cannot fork."""
 
     rules: ClassVar[dict[str, bool]] = {name: facts.lossless for name, facts in RULE_FACTS.items()}
     speculation_fields: ClassVar[tuple[str, ...]] = (
-        *("draft", "script", "rule", *RULE_PARAMETERS),
+        *("draft", "script", "rule", *NUMBERS),
         *("num_speculative_tokens", "draft_device", "width", "telemetry"),
         *("method", "changes", "steering", "draft_system"),
     )
@@ -136,7 +115,7 @@ class NativeArm(LocalArm):
     @property
     def rule_parameters(self) -> dict[str, float]:
         """What was set of the parameters of the rule in force."""
-        given = {name: getattr(self, name) for name in RULE_PARAMETERS}
+        given = {name: getattr(self, name) for name in NUMBERS}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
@@ -153,6 +132,11 @@ class NativeArm(LocalArm):
     def lossless(self) -> bool:
         """See LiveArm.lossless; the one method that leaves the target alone is vanilla."""
         return self.method == "vanilla" if self.method else super().lossless
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, given: Any) -> Any:
+        return as_keys(given) if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _method_fits(self) -> Self:
@@ -182,11 +166,12 @@ class NativeArm(LocalArm):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        facts, given = RULE_FACTS.get(self.rule_in_force, RuleFacts(True)), self.rule_parameters
-        foreign = [p for p in given if p not in (*facts.needed, *facts.taken)]
+        facts, given = RULE_FACTS.get(self.rule_in_force), self.rule_parameters
+        numbers = {key_of(p): default for p, default in facts.numbers.items()} if facts else {}
+        foreign = [p for p in given if p not in numbers]
         if foreign:
             raise ValueError(f"{foreign[0]} is no parameter of rule={self.rule_in_force}")
-        missing = [p for p in facts.needed if p not in given]
+        missing = [p for p, default in numbers.items() if default is None and p not in given]
         if missing:
             raise ValueError(f"rule={self.rule_in_force} needs {missing[0]}=…")
         if self.rule_in_force == "greedy" and self.temperature > 0:

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from specsafe.decoding.named import RULE_FACTS, STANDARD, named
 from specsafe.engines.arm_base import Auto, Count, LiveArm
+from specsafe.engines.arm_rules import ALSO, as_text, require_method
 from specsafe.engines.openai_rules import LOSSLESS, UNNAMED
 
 Dialect = Literal["vllm", "llamacpp", "sglang", "plain"]
@@ -22,12 +24,14 @@ SERVED = "served"  # a draft that the user did not name
 class OpenAIArm(LiveArm):
     """A server, asked over HTTP: one that runs already, or one that specsafe starts.
 
-    What the arm says of speculation is a claim, held against what the server tells.
+    What the arm says of speculation is a claim, held against what the server tells; but a vLLM with specsafe's plugin is
+    asked for the arm's rule or method in each request.
     """
 
+    also: ClassVar[tuple[str, ...]] = ALSO
     rules: ClassVar[dict[str, bool]] = LOSSLESS
     speculation_fields: ClassVar[tuple[str, ...]] = (
-        *("url", "serve", "model", "draft", "rule", "num_speculative_tokens"),
+        *("url", "serve", "model", "draft", "rule", "method", "num_speculative_tokens"),
         *("key_env", "insecure", "dialect", "telemetry"),
     )
     width_fields: ClassVar[tuple[str, ...]] = speculation_fields
@@ -50,7 +54,14 @@ class OpenAIArm(LiveArm):
     )
     rule: str = Field(
         "auto",
-        description=f"claim: the acceptance rule there: {', '.join(LOSSLESS)}; auto names none and claims to be lossless",
+        description=f"the acceptance rule. A vLLM with specsafe's plugin is asked for it in each request: {', '.join((STANDARD, *RULE_FACTS))}, with "
+        "numbers as typical:epsilon=0.09,delta=0.3 or in keys of their own as kind=native has them. Of any other server it is a "
+        f"claim: {', '.join(r for r in LOSSLESS if r not in (STANDARD, *RULE_FACTS))}, or a name from above; auto names none and claims to be lossless",
+    )
+    method: str = Field(
+        "",
+        description="a safety-aware method that a vLLM with specsafe's plugin is asked for in each request, as ssd-crs or "
+        "ssd-crs:control.tau=0.3",
     )
     num_speculative_tokens: int | None = Field(
         None, ge=1, le=1024, description="claim: draft tokens proposed a round"
@@ -76,6 +87,11 @@ class OpenAIArm(LiveArm):
     )
     insecure: bool = Field(False, description="allow plain http to another machine")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, given: Any) -> Any:
+        return as_text(given) if isinstance(given, Mapping) else given
+
     @field_validator("url")
     @classmethod
     def _plain_address(cls, url: str) -> str:
@@ -99,8 +115,11 @@ class OpenAIArm(LiveArm):
     @field_validator("rule")
     @classmethod
     def _known_rule(cls, rule: str) -> str:
-        if rule != "auto" and rule not in LOSSLESS:
+        name, colon, _ = rule.partition(":")
+        if rule != "auto" and name not in LOSSLESS:
             raise ValueError(f"unknown rule {rule!r}; known: {', '.join(LOSSLESS)}")
+        if colon:
+            named("rule", rule)
         return rule
 
     @field_validator("serve")
@@ -128,6 +147,7 @@ class OpenAIArm(LiveArm):
             raise ValueError(
                 "prompts and key would cross the network in the clear; use https, or insecure=true"
             )
+        require_method(self.method, self.rule, self.temperature)
         if self.stop.startswith("["):
             _require_texts(self.stop)
         return self
@@ -135,7 +155,8 @@ class OpenAIArm(LiveArm):
     @property
     def speculative(self) -> bool:
         """See LiveArm.speculative; any claim about a draft makes an arm one."""
-        return self.draft != "none" or self.rule != "auto" or self.num_speculative_tokens is not None
+        named_ = self.rule != "auto" or bool(self.method)
+        return self.draft != "none" or named_ or self.num_speculative_tokens is not None
 
     @property
     def address(self) -> str:
@@ -165,8 +186,25 @@ class OpenAIArm(LiveArm):
             return (self.stop,) if self.stop else ()
         return tuple(json.loads(self.stop))
 
+    @property
+    def must_ask(self) -> bool:
+        """Whether rule or method are no claim, whatever the server: one with its numbers can only be asked for."""
+        return bool(self.method) or ":" in self.rule
+
+    @property
+    def rule_is_known(self) -> bool:
+        """See LiveArm.rule_is_known; an unknown one is no arm."""
+        return True
+
+    @property
+    def lossless(self) -> bool:
+        """See LiveArm.lossless."""
+        if self.method:
+            return self.method == "vanilla"
+        return LOSSLESS.get(self.rule_in_force.partition(":")[0], True)
+
     def _auto_rule(self) -> str:
-        return UNNAMED
+        return f"method {self.method}" if self.method else UNNAMED
 
     def as_speculative(self) -> Self:
         """The same arm with a draft that nobody named, unless one is named."""
@@ -175,8 +213,15 @@ class OpenAIArm(LiveArm):
     def width_arm(self) -> None:
         """A server of somebody else's cannot be made to draft for itself; --width names one that does."""
 
-    def leak_arm(self, rate: float) -> None:
-        """A server of somebody else's cannot be made to leak."""
+    def leak_arm(self, rate: float) -> Self | None:
+        """The leak of specsafe's plugin; whether the server has it is known when it is asked."""
+        if self.dialect not in ("auto", "vllm"):
+            return None
+        return self.model_copy(update={"rule": f"leak:rate={rate:g}", "method": ""})
+
+    def by_its_own_rule(self) -> Self:
+        """The same arm where nothing is asked for or claimed of a rule."""
+        return self.model_copy(update={"rule": "auto", "method": ""})
 
 
 def serve_words(serve: str) -> set[str]:

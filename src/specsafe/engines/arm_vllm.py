@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from specsafe.decoding.named import named
 from specsafe.engines.arm_base import LocalArm
+from specsafe.engines.arm_rules import ALSO, as_text, require_method
 from specsafe.engines.openai_rules import LOSSLESS, UNNAMED
 
 OWN = (
@@ -38,6 +41,7 @@ class VllmArm(LocalArm):
         *("draft", "rule", "method", "num_speculative_tokens", "draft_sample_method"),
     )
     width_fields: ClassVar[tuple[str, ...]] = ("draft", "rule", "method", "draft_sample_method")
+    also: ClassVar[tuple[str, ...]] = ALSO
     rules: ClassVar[dict[str, bool]] = {UNNAMED: True, **{r: LOSSLESS[r] for r in OWN}, **PLUGIN}
 
     kind: Literal["vllm"] = "vllm"
@@ -51,7 +55,8 @@ class VllmArm(LocalArm):
     rule: str = Field(
         "auto",
         description=f"acceptance rule: of vLLM itself {', '.join(OWN)}, as far as its version has them; of specsafe's plugin "
-        f"{', '.join(PLUGIN)}, with numbers as typical:epsilon=0.09,delta=0.3; auto: vLLM's default",
+        f"{', '.join(PLUGIN)}, with numbers as typical:epsilon=0.09,delta=0.3 or in keys of their own as kind=native has them; "
+        "auto: vLLM's default",
     )
     method: str = Field(
         "", description="safety-aware method of specsafe's plugin, as ssd-crs or ssd-crs:control.tau=0.3"
@@ -72,17 +77,24 @@ class VllmArm(LocalArm):
         "", description="the Python whose environment holds vLLM; empty: the one that runs specsafe"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, given: Any) -> Any:
+        return as_text(given) if isinstance(given, Mapping) else given
+
     @field_validator("rule")
     @classmethod
     def _known_rule(cls, rule: str) -> str:
-        if rule != "auto" and rule.partition(":")[0] not in cls.rules:
+        name, colon, _ = rule.partition(":")
+        if rule != "auto" and name not in cls.rules:
             raise ValueError(f"unknown rule {rule!r}; known: {', '.join((*OWN, *PLUGIN))}")
+        if colon or name in PLUGIN:
+            named("rule", rule)
         return rule
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.method and self.rule != "auto":
-            raise ValueError("rule and method exclude each other")
+        require_method(self.method, self.rule, self.temperature)
         if not self.speculative and (self.method or self.rule != "auto"):
             raise ValueError("a rule or a method decides on draft tokens; add draft=")
         if self.rule == "greedy" and self.temperature > 0:
@@ -111,7 +123,9 @@ class VllmArm(LocalArm):
     @property
     def lossless(self) -> bool:
         """See LiveArm.lossless."""
-        return not self.method and self.rules.get(self.rule_in_force.partition(":")[0], True)
+        if self.method:
+            return self.method == "vanilla"
+        return self.rules.get(self.rule_in_force.partition(":")[0], True)
 
     def _auto_rule(self) -> str:
         return f"method {self.method}" if self.method else UNNAMED

@@ -61,7 +61,8 @@ def parse_arm(text: str, inherit: AnyArm | None = None, otherwise: Mapping[str, 
         match = _PAIR.match(text, position)
         if match is None:
             raise UserError(
-                f"cannot read arm {text!r} at {text[position:]!r}", "write kind=llamacpp,key=value,…"
+                f"cannot read arm {text!r} at {text[position:]!r}",
+                "write kind=llamacpp,key=value,…; a value with commas goes in double quotes",
             )
         value = match[2]
         given[match[1]] = _unquote(text, value) if value.startswith('"') else value.strip()
@@ -70,11 +71,10 @@ def parse_arm(text: str, inherit: AnyArm | None = None, otherwise: Mapping[str, 
     kind = given["kind"]
     if kind not in _KINDS:
         raise UserError(f"unknown engine kind {kind!r}", f"use one of: {', '.join(_KINDS)}")
-    unknown = sorted(set(given) - set(_KINDS[kind].model_fields))
+    known = (*_KINDS[kind].model_fields, *_KINDS[kind].also)
+    unknown = sorted(set(given) - set(known))
     if unknown:
-        raise UserError(
-            f"unknown key {unknown[0]!r} for kind={kind}", f"keys: {', '.join(_KINDS[kind].model_fields)}"
-        )
+        raise UserError(f"unknown key {unknown[0]!r} for kind={kind}", f"keys: {', '.join(known)}")
     if isinstance(inherit, LiveArm) and inherit.kind == kind:
         given = {**inherit.handed_on(given), **given}
     given = {**(otherwise or {}), **given}

@@ -64,9 +64,11 @@ def end_all(group: int) -> None:
     while _reap() and time.monotonic() < end:
         time.sleep(_LOOK)
     while _reap():
-        _signal_group(group, signal.SIGKILL)
-        for pid in descendants(os.getpid()):
+        left = descendants(os.getpid())
+        for pid in left:
             _signal(pid, signal.SIGKILL)
+        if not left:  # without /proc; with it not by the group, whose number may be another's by now
+            _signal_group(group, signal.SIGKILL)
         time.sleep(_LOOK)
 
 

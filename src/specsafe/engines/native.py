@@ -120,19 +120,22 @@ def open_session(arm: NativeArm, log: Path | None = None) -> WorkerSession:
     return WorkerSession(_spec(arm), log)
 
 
-def become(session: Session, arm: NativeArm) -> None:
-    """Make an open session answer as another arm; networks that both need stay loaded. Raises as open_session."""
+def become(session: Session, arm: NativeArm, *, hold: bool = False) -> None:
+    """Make an open session answer as another arm; networks that both need stay loaded. Raises as open_session.
+
+    hold: the others stay loaded too, for an arm that follows.
+    """
     if not isinstance(session, WorkerSession):
         raise TypeError(f"{session} is no session of a native arm")
-    session.become(_spec(arm))
+    session.become(_spec(arm, hold=hold))
 
 
-def _spec(arm: NativeArm) -> WorkerSpec:
+def _spec(arm: NativeArm, *, hold: bool = False) -> WorkerSpec:
     files = check(arm)
     threads, slots = (resolved(arm)[name] for name in ("threads", "slots"))
     return WorkerSpec(
         module="specsafe.engines.native_worker",
-        config={**stack_config(arm), "threads": threads, "slots": slots},
+        config={**stack_config(arm), "threads": threads, "slots": slots, "hold": hold},
         engine="the native engine",
         model=f"{arm.model} (draft {arm.draft})",
         facts={

@@ -23,7 +23,7 @@ from specsafe.engines.openai_claims import hold_against, require_as_claimed
 from specsafe.engines.openai_client import Client, GaveUp, Passing, Refused, api_key, patiently
 from specsafe.engines.openai_counters import Counters, read_counters
 from specsafe.engines.openai_dialects import DIALECTS, Drafting, ImpossibleCounts, ReplyError
-from specsafe.engines.openai_plugin import Plugin, look_for_plugin
+from specsafe.engines.openai_plugin import Plugin, look_for_plugin, rule_facts, to_ask, unproved
 from specsafe.engines.openai_reply import Read, Unanswerable, read_reply, request_body
 from specsafe.engines.openai_rules import require_producible
 from specsafe.engines.openai_server import Server, gone, look_at
@@ -31,7 +31,9 @@ from specsafe.errors import UserError
 
 AT_ONCE = 8
 PLAIN = Request("plain prompt", "Say hello.")
-_PLAIN_TOKENS = 8
+# so that a prompt lookup has something to draft
+REPEATS = Request("repeating prompt", f"Say this again: {'one two three ' * 5}")
+_PLAIN_TOKENS, _REPEAT_TOKENS = 8, 24
 _SETTLE_SECONDS, _SETTLE_TRIES = 0.05, 40  # counters may follow an answer by some moments
 _END_SECONDS = 2.0  # a server that died is cleaned up behind before that is known
 Source = Literal["request", "counters", "none"]
@@ -56,6 +58,8 @@ def check(arm: OpenAIArm) -> dict[str, str]:
     except ImportError as error:
         raise UserError("kind=openai needs httpx and prometheus-client", "pip install specsafe") from error
     api_key(arm)
+    if arm.dialect not in ("auto", "vllm"):
+        to_ask(arm, arm.dialect, None)
     if (
         arm.prefill
         and arm.chat_template == "on"
@@ -113,6 +117,7 @@ class OpenAISession:
             )
             check(self.arm)
             before = self._plugin()
+            self.asked = to_ask(self.arm, self.server.dialect, before)
             if before is not None:
                 self.server = self.server._replace(rule=before.rule)
             if arm.speculative:
@@ -123,10 +128,12 @@ class OpenAISession:
                     arm.temperature,
                     plugin=before is not None,
                 )
-                self._hold_against_the_server()
-            self.tells: Tells = self._wait(self._first_look())
+                hold_against(self.arm, self.server, rule_is_asked_for=self.asked is not None)
+            self.tells: Tells = self._wait(self._first_look(PLAIN, _PLAIN_TOKENS))
             self.plugin = self._plugin()
-            self.rule_proof = self.plugin.proof(before) if self.plugin else ""
+            self.rule_proof = self.plugin.proof(before, self.asked) if self.plugin else ""
+            if self.asked and not self.rule_proof:
+                self._prove_again(before)
             self._opened = True
         except BaseException:
             self.close()
@@ -143,29 +150,12 @@ class OpenAISession:
             "served_model": server.model,
             **known,
             "prompt": "chat template of the server" if arm.chat_template == "on" else "raw completion",
-            **self._rule(),
+            **rule_facts(arm, server.rule, self.plugin, self.asked, self.rule_proof),
             "concurrency": arm.concurrency,
             "token_ids": tells.token_ids,
             "logprobs": tells.logprobs,
             "drafting_told_by": tells.drafting,
             **({"started_by_specsafe": True} if arm.serve else {}),
-        }
-
-    def _rule(self) -> Json:
-        """Of the fingerprint: the acceptance rule, and what shows that it is in force."""
-        arm, named, plugin = self.arm, self.server.rule, self.plugin
-        if not arm.speculative or not named:
-            return {"rule": arm.rule_in_force, "rule_proved": False, "lossless": arm.lossless}
-        if plugin is None:
-            return {"rule": named, "rule_proved": True, "lossless": arm.lossless}
-        proof = {"rule_proof": self.rule_proof} if self.rule_proof else {}
-        lossless = arm.lossless and plugin.lossless
-        return {
-            "rule": plugin.setting,
-            "rule_proved": bool(self.rule_proof),
-            **proof,
-            "lossless": lossless,
-            "plugin": f"specsafe {plugin.version}",
         }
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Sample | Failure]:
@@ -211,6 +201,14 @@ class OpenAISession:
     def _plugin(self) -> Plugin | None:
         """What specsafe's plugin tells now, where the server is a vLLM that has it."""
         return self._wait(look_for_plugin(self._client, self.arm)) if self.server.dialect == "vllm" else None
+
+    def _prove_again(self, before: Plugin | None) -> None:
+        """A second request, for the first one drafted nothing. Raises UserError where what is asked for decides nothing."""
+        self._wait(self._first_look(REPEATS, _REPEAT_TOKENS))
+        self.plugin = self._plugin()
+        self.rule_proof = self.plugin.proof(before, self.asked) if self.plugin else ""
+        if self.asked and not self.rule_proof:
+            raise unproved(self.arm, self.asked, self.plugin)
 
     # --- the thread of the loop ---------------------------------------------------------------------------
 
@@ -290,6 +288,8 @@ class OpenAISession:
     async def _attempt(self, request: Request, max_tokens: int | None = None) -> Read:
         arm = self.arm
         body = request_body(arm, self.server.model, request.prompt, max_tokens)
+        if self.asked:
+            body["vllm_xargs"] = dict(self.asked.fields)
         before = await self._counters_at_rest() if self.tells_by_counters else None
         started = time.monotonic()
         reply = await self._client.post(
@@ -348,18 +348,18 @@ class OpenAISession:
         except (Refused, Unanswerable, ImpossibleCounts):
             return  # it answers; what it says of a plain prompt is not the question
 
-    async def _first_look(self) -> Tells:
+    async def _first_look(self, request: Request, tokens: int) -> Tells:
         """One plain request, to see what the replies hold."""
         try:
-            read = (
-                await patiently(self.arm, lambda: self._attempt(PLAIN, _PLAIN_TOKENS), self._random)
-            ).value
+            read = (await patiently(self.arm, lambda: self._attempt(request, tokens), self._random)).value
         except GaveUp as error:
             raise self._gone(error) from error
         except (Refused, Unanswerable) as error:
             raise UserError(
                 f"the server at {self.arm.url} refuses a plain prompt: {error}",
-                "mend the arm: top= may be above its limit, or chat_template= may be the other one",
+                "mend rule= or method="
+                if self.asked and "specsafe:" in str(error)
+                else "mend the arm: top= may be above its limit, or chat_template= may be the other one",
             ) from error
         except ImpossibleCounts as error:
             raise UserError(
@@ -375,9 +375,6 @@ class OpenAISession:
                 source = "counters"
         s = read.sample
         return Tells(s.token_ids is not None, bool(s.logprobs), bool(s.top), source)
-
-    def _hold_against_the_server(self) -> None:
-        hold_against(self.arm, self.server)
 
 
 def _undrafted(sample: Sample) -> Sample:

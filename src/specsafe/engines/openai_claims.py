@@ -11,11 +11,14 @@ from specsafe.engines.openai_server import Server
 from specsafe.errors import UserError
 
 
-def hold_against(arm: OpenAIArm, server: Server) -> None:
-    """Claims against the server's own configuration, where it shows it. Raises UserError."""
+def hold_against(arm: OpenAIArm, server: Server, *, rule_is_asked_for: bool) -> None:
+    """Claims against the server's own configuration, where it shows it; a rule that is asked for is none. Raises UserError."""
     told: Mapping[str, Any] = server.told
     claims = {
-        "rule": (arm.rule if arm.rule not in ("auto", "greedy") else None, server.rule or None),
+        "rule": (
+            None if rule_is_asked_for or arm.rule in ("auto", "greedy") else arm.rule,
+            server.rule or None,
+        ),
         "num_speculative_tokens": (arm.num_speculative_tokens, told.get("num_speculative_tokens")),
     }
     for name, (claimed, there) in claims.items():

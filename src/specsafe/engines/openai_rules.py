@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from specsafe.decoding.named import RULE_FACTS
 from specsafe.errors import UserError
 
+_ELSE = "; with specsafe's plugin in it, it would know this one too"
 UNNAMED = "unnamed"  # nobody said which; a server's default claims to be lossless, and is held to it
 LOSSLESS = {
     UNNAMED: True,
@@ -68,5 +70,5 @@ def require_producible(
     if rule not in possible:
         raise UserError(
             f"rule={rule}: {dialect} {version or '(version unknown)'} cannot produce it",
-            f"it knows {', '.join(sorted(possible))}; or leave rule= out",
+            f"it knows {', '.join(sorted(possible))}{_ELSE if dialect == 'vllm' and rule in RULE_FACTS else ''}; or leave rule= out",
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from specsafe.battery import Battery
 from specsafe.battery.split import prove_disjoint
@@ -20,6 +20,7 @@ from specsafe.decoding.safety.projection import EPOCHS, Apart, Projection, read_
 from specsafe.engines import native
 from specsafe.engines.arm_native import NativeArm
 from specsafe.engines.base import Json
+from specsafe.engines.worker import end, spawn
 from specsafe.errors import UserError
 from specsafe.fetch import sha256_file
 
@@ -148,25 +149,8 @@ def _see(log: Path | None) -> str:
 
 @contextmanager
 def _worker(log: Path | None) -> Iterator[subprocess.Popen[str]]:
-    stderr: IO[bytes] | int = log.open("ab") if log else subprocess.DEVNULL
-    try:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "specsafe.engines.steering_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops its worker
-        )
-    finally:
-        if not isinstance(stderr, int):
-            stderr.close()
+    worker = spawn([sys.executable, "-m", "specsafe.engines.steering_worker"], log)
     try:
         yield worker
     finally:
-        worker.kill()
-        worker.wait()
-        for pipe in (worker.stdin, worker.stdout):
-            if pipe is not None:
-                pipe.close()
+        end(worker)

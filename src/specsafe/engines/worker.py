@@ -14,10 +14,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from specsafe.engines.base import Failure, Json, Request, Sample, refuse_reply
 from specsafe.errors import UserError
@@ -65,6 +65,7 @@ class WorkerSession:
         self._process: subprocess.Popen[str] | None = None
         self._facts: Json = {}
         self._closed = False
+        self._ending = threading.Lock()
         self._start()
 
     def fingerprint(self) -> Json:
@@ -93,7 +94,7 @@ class WorkerSession:
         tries: dict[str, int] = {}
         while pending and not self._closed:
             worker = self._process
-            if worker is None or worker.poll() is not None:
+            if worker is None or ended(worker):
                 self._start()
                 continue
             suspects = [i for i in pending if i in tries][:1]
@@ -102,7 +103,7 @@ class WorkerSession:
             for answer in self._receive(worker, pending, len(now)):
                 tries.pop(answer.item if isinstance(answer, Failure) else answer["item"], None)
                 yield answer
-            if worker.poll() is None or self._closed:
+            if not ended(worker) or self._closed:
                 continue
             for item in suspects or list(pending)[: self._spec.in_flight]:
                 tries[item] = tries.get(item, 0) + 1
@@ -113,7 +114,7 @@ class WorkerSession:
     def _give_up(self, item: str) -> Failure:
         """The failure of an item, once the worker has shown on a plain prompt that it is not the engine's."""
         reason = f"the worker died on it; last log line: {self._last_log()}"
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or ended(self._process):
             self._start()
         assert self._process is not None
         self._send(self._process, [_PLAIN])
@@ -131,7 +132,7 @@ class WorkerSession:
         """
         self._spec = spec
         worker = self._process
-        if worker is None or worker.poll() is not None:
+        if worker is None or ended(worker):
             self._start()
             return
         message = self._hear(worker, {"arm": spec.config})
@@ -146,29 +147,21 @@ class WorkerSession:
         self._kill()
 
     def _kill(self) -> None:
-        worker, self._process = self._process, None
-        if worker is None:
-            return
-        assert worker.stdin and worker.stdout
-        with contextlib.suppress(ProcessLookupError):  # it is gone already
-            os.killpg(worker.pid, signal.SIGKILL)  # it leads a group of its own: what it started goes too
-        worker.wait()
-        for pipe in (worker.stdin, worker.stdout):
-            try:
-                pipe.close()
-            except BrokenPipeError:  # requests that the worker never read; nobody wants them now
-                continue
+        with self._ending:  # close() may come from another thread
+            worker, self._process = self._process, None
+        if worker is not None:
+            end(worker)
 
     def _start(self) -> None:
         """Start the worker; one that is killed while it loads is started again. Raises UserError."""
         for left in reversed(range(_TRIES)):
             self._kill()
-            self._process = worker = self._spawn()
+            self._process = worker = spawn(self._spec.command, self._log, self._spec.environment)
             message = self._hear(worker, self._spec.config)
             if "ready" in message:
                 self._facts = message["ready"]
                 return
-            killed = worker.poll() is not None and "failed" not in message
+            killed = ended(worker) and "failed" not in message
             self._kill()
             if not killed or not left:
                 reason = message.get("failed", f"no answer from the worker; {self._last_log()}")
@@ -178,23 +171,6 @@ class WorkerSession:
                     or (f"see {self._log}" if self._log else "check that the model's files are complete"),
                 )
 
-    def _spawn(self) -> subprocess.Popen[str]:
-        stderr: IO[bytes] | int = self._log.open("ab") if self._log else subprocess.DEVNULL
-        try:
-            return subprocess.Popen(
-                self._spec.command,
-                env={**os.environ, **self._spec.environment},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops its workers
-            )
-        finally:
-            if not isinstance(stderr, int):
-                stderr.close()
-
     def _hear(self, worker: subprocess.Popen[str], told: Json) -> Json:
         """Send a line with a configuration -> {"ready": …} or {"failed": …}; {} if the worker said nothing."""
         assert worker.stdin and worker.stdout
@@ -202,13 +178,13 @@ class WorkerSession:
             worker.stdin.write(json.dumps(told) + "\n")
             worker.stdin.flush()
         except BrokenPipeError:  # it died before it read anything
-            worker.wait()
+            ended(worker, wait=True)
             return {}
         readable, _, _ = select.select([worker.stdout], [], [], self._spec.start_seconds)
         line = worker.stdout.readline() if readable else ""
         if not line.endswith("\n"):
             if readable:
-                worker.wait()
+                ended(worker, wait=True)
             return {}
         return dict(json.loads(line))
 
@@ -236,7 +212,7 @@ class WorkerSession:
         for _ in range(expected):
             line = worker.stdout.readline()
             if not line.endswith("\n"):  # end of file, or half a line of a killed worker
-                worker.wait()
+                ended(worker, wait=True)
                 return
             message = json.loads(line)
             del pending[message["item"]]
@@ -250,6 +226,44 @@ class WorkerSession:
             return "no log"
         lines = self._log.read_bytes()[-4096:].decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:200] if lines else "empty log"
+
+
+def spawn(
+    command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """A worker with pipes for lines, the first of a process group of its own; what it prints besides goes to the log."""
+    with Path(log or os.devnull).open("ab") as stderr:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops its workers
+        )
+
+
+def ended(worker: subprocess.Popen[Any], *, wait: bool = False) -> bool:
+    """Whether a worker is dead. It is not reaped by that: its pid, that of its group, stays its own until `end`."""
+    if worker.returncode is not None:
+        return True
+    options = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+    with contextlib.suppress(ChildProcessError):  # another thread has just reaped it
+        return os.waitid(os.P_PID, worker.pid, options) is not None
+    return True
+
+
+def end(worker: subprocess.Popen[Any]) -> None:
+    """Kill a worker, dead or not, with all that it started, and only then reap it: a reaped pid may be another's."""
+    if worker.returncode is None:
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    assert worker.stdin and worker.stdout
+    with contextlib.suppress(BrokenPipeError):  # of requests that it never read; nobody wants them now
+        worker.stdin.close()
+    worker.stdout.close()
 
 
 def cores() -> int:

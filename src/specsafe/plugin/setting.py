@@ -7,19 +7,18 @@ A server names one of them in its additional_config, a request in its extra_args
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from specsafe.decoding.rules import RULES, AcceptanceRule, make_rule, settable
-from specsafe.decoding.safety.methods import METHODS, find
+from specsafe.decoding.named import STANDARD, Kind, named
+from specsafe.decoding.rules import AcceptanceRule, make_rule
+from specsafe.decoding.safety.methods import find
 from specsafe.decoding.safety.parts import Method
 from specsafe.errors import UserError
 
 PREFIX = "specsafe_"
-STANDARD = "standard"
 _GREEDY_BELOW = 1e-5  # vLLM takes the most likely token below this temperature
 
 
@@ -81,71 +80,18 @@ def read_fields(fields: Mapping[str, Any] | None) -> Setting | None:
     key, text = ours.popitem()
     if not isinstance(text, str):
         raise UserError(f"{key} must be a text, got {text!r}", 'write it as "typical:epsilon=0.09,delta=0.3"')
-    return setting(key.removeprefix(PREFIX), text)
+    return setting("method" if key == "specsafe_method" else "rule", text)
 
 
 @lru_cache(maxsize=1024)
-def setting(kind: str, text: str) -> Setting:
-    """kind: rule or method; text: NAME or NAME:KEY=VALUE,KEY=VALUE.
-
-    Raises UserError for an unknown name or key, a value outside its range, and a method that vLLM cannot give.
-    """
-    name, _, rest = text.partition(":")
-    values = dict(_pair(text, part) for part in rest.split(",")) if rest else {}
+def setting(kind: Kind, text: str) -> Setting:
+    """kind: rule or method; text: NAME or NAME:KEY=VALUE,KEY=VALUE. Raises UserError, see decoding.named."""
+    asked = named(kind, text)
     if kind == "method":
-        return _of_method(name, values)
-    if name == STANDARD and not values:
+        return Setting(asked.text, method=find(asked.name, asked.values))
+    if asked.name == STANDARD:
         return Setting(STANDARD)
-    if name == STANDARD:
-        raise UserError("rule standard is vLLM's own and takes no parameter", "leave its numbers out")
-    if name not in RULES:
-        raise UserError(f"unknown acceptance rule {name!r}", f"rules are: {STANDARD}, {', '.join(RULES)}")
-    rule = make_rule(name, **values)
-    numbers = [f"{key}={getattr(rule, key):g}" for key in settable(type(rule))]
-    return Setting(_named(name, numbers), rule=rule)
-
-
-def _of_method(name: str, values: Mapping[str, Any]) -> Setting:
-    method = find(name, values)
-    reason = _out_of_reach(method)
-    if reason:
-        possible = [n for n, m in METHODS.items() if not _out_of_reach(m)]
-        raise UserError(
-            f"method {name} cannot be had inside vLLM: {reason}", f"there are: {', '.join(possible)}"
-        )
-    changed = [f"{key}={value}" for key, value in sorted(values.items())]
-    return Setting("method " + _named(name, changed), method=method)
-
-
-def _out_of_reach(method: Method) -> str:
-    """Why vLLM cannot give a method; empty where it can."""
-    reasons = {
-        "it is an acceptance rule (specsafe_rule)": method.who == "rule",
-        "target or draft answers alone there": method.who in ("target", "draft"),
-        "the draft has a prompt or a network of its own there": bool(method.draft or method.target_system),
-        "its gate reads what the draft thinks of the prompt, which nobody sees there": method.gate
-        is not None,
-        "the first token comes from the target alone there, and it works on the first tokens": method.prior
-        is not None
-        or method.until is not None,
-        "the draft cannot be steered there": method.steering is not None,
-        "it draws its tokens": method.sampled,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
-
-
-def _named(name: str, numbers: list[str]) -> str:
-    return f"{name}:{','.join(numbers)}" if numbers else name
-
-
-def _pair(text: str, part: str) -> tuple[str, Any]:
-    key, equals, value = part.partition("=")
-    if not (key and equals and value):
-        raise UserError(f"{part!r} of {text!r} is no KEY=VALUE", "write NAME:KEY=VALUE,KEY=VALUE")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value  # a word
+    return Setting(asked.text, rule=make_rule(asked.name, **asked.values))
 
 
 def temperature_of(params: Sampling) -> float:

@@ -66,12 +66,14 @@ class Worker(_Worker):  # type: ignore[misc]  # vLLM is not there where types ar
         """What the sampler that runs here decides by, and what it has decided so far."""
         sampler = getattr(self.model_runner, "rejection_sampler", None)
         counts: Mapping[str, Any] = sampler.told() if isinstance(sampler, Sampler) else {}
+        spec = self.vllm_config.speculative_config
         return {
             "specsafe": version("specsafe"),
             "vllm": vllm_version(),
             "setting": self._served.default.text,
             "lossless": self._served.default.lossless,
             "drafts": isinstance(sampler, Sampler),
+            "drafter": spec.method if spec is not None else "",
             "decided": counts,
         }
 

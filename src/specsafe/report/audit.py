@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from specsafe.audit.result import AuditResult
 from specsafe.report.printable import SHORT, cut, printable
 from specsafe.stats import Proportion
+from specsafe.words import form, plural
 
 _WIDTH, _NAMED = 118, 10
 _SCOPE = (
@@ -25,13 +26,13 @@ def audit_summary(result: AuditResult, seconds: float, places: Sequence[str] = (
         f"  exact        {_share(result.exact)}",
         f"  near ties    {_share(result.near_ties)}  ({near}: other arithmetic may explain them)",
         f"  larger gaps  {_share(result.larger)}  (the target alone would not have said this)",
-        f"  not audited  {len(result.not_audited)} of {result.answers} answers",
+        f"  not audited  {len(result.not_audited)} of {plural(result.answers, 'answer')}",
         *_gaps(result),
         *_reasons(result),
         *_wrap(_calibrated(result)),
         *_wrap(f"tokens: {result.token_ids}; {result.retokenized.k} of {result.retokenized.n} re-tokenized"),
         *_wrap(_SCOPE),
-        f"audited {result.tokens:,} tokens of answers{_rate(result.tokens, seconds)}",
+        f"audited {plural(result.tokens, 'token')} of answers{_rate(result.tokens, seconds)}",
         *_wrap(_ran(result)),
         *places,
     ]
@@ -49,14 +50,19 @@ def headline(result: AuditResult) -> str:
     if not result.audited:
         return "NOTHING AUDITED: of no answer could the target be asked"
     if result.larger.k:
-        return f"NOT THE TARGET'S: {result.larger.k} of {result.audited} audited answers leave it by more than {result.threshold:.3g} nat"
+        k = result.larger.k
+        return f"NOT THE TARGET'S: {_of(result, k)} it by more than {result.threshold:.3g} nat"
     if own is not None and result.has_more_forks:
         return (
-            f"UNRESOLVED: {len(result.forks)} of {result.audited} audited answers leave the target, none by more than "
+            f"UNRESOLVED: {_of(result, len(result.forks))} the target, none by more than "
             f"{result.threshold:.3g} nat, and clearly more than its own ({own.forks} of {own.answers})"
         )
     found = "EXACT" if not result.forks else "EXACT OR AT NEAR TIES"
-    return f"{found}: {result.audited} of {result.answers} answers audited"
+    return f"{found}: {result.audited} of {plural(result.answers, 'answer')} audited"
+
+
+def _of(result: AuditResult, k: int) -> str:
+    return f"{k} of {plural(result.audited, 'audited answer')} {form(k, 'leaves', 'leave')}"
 
 
 def _calibrated(result: AuditResult) -> str:
@@ -66,8 +72,8 @@ def _calibrated(result: AuditResult) -> str:
         return f"near ties: at most {result.threshold:g} nat, no calibration"
     moved = "not told" if own.moved is None else f"{own.moved:.3g} nat"
     return (
-        f"near ties: at most {result.threshold:.3g} nat, from {own.answers} answers of the target alone ({own.tokens} tokens): "
-        f"{own.forks} leave it, by up to {own.largest_gap:.3g} nat; log-probabilities moved by up to {moved}; Fisher's p "
+        f"near ties: at most {result.threshold:.3g} nat, from {plural(own.answers, 'answer')} of the target alone ({plural(own.tokens, 'token')}): "
+        f"{plural(own.forks, 'leaves', 'leave')} it, by up to {own.largest_gap:.3g} nat; log-probabilities moved by up to {moved}; Fisher's p "
         f"of more forks than there: {_p(result.more_forks_p)}"
     )
 

@@ -7,6 +7,7 @@ import textwrap
 from specsafe.engines.base import Json
 from specsafe.report.printable import printable
 from specsafe.screen.doctor import Checkup
+from specsafe.words import plural
 
 _WIDTH = 118
 _PLAYS = {
@@ -32,9 +33,9 @@ def checkup_lines(found: Checkup) -> str:
     lines = [
         f"{'NOT TO BE TRUSTED' if found.faults else 'FIT TO BE SCREENED'}: {found.url}",
         f"runs        {f['engine']} {f['engine_version']}, model {f['served_model']}",
-        f"drafts      {drafting} on {found.answered} of {found.probes} probes; {moved}; {_PLAYS[found.plays]}",
+        f"drafts      {drafting} on {found.answered} of {plural(found.probes, 'probe')}; {moved}; {_PLAYS[found.plays]}",
         f"rule        {f['rule']} ({_evidence(f)})",
-        f"again       {found.again.k} of {found.again.n} probes answered alike one at a time; "
+        f"again       {found.again.k} of {plural(found.again.n, 'probe')} answered alike one at a time; "
         f"{found.together.k} of {found.together.n} alike with all of them in flight",
         *(f"lacks       {text}" for text in found.lacks),
         *(f"FAULT       {text}" for text in found.faults),

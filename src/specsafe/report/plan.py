@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from specsafe.screen.plan import Reach
+from specsafe.words import plural
 
 
 def plan_lines(counts: Mapping[str, int], reach: Sequence[Reach], margin: float) -> list[str]:
@@ -12,7 +13,7 @@ def plan_lines(counts: Mapping[str, int], reach: Sequence[Reach], margin: float)
     answers = ", ".join(f"{role} {n}" for role, n in counts.items())
     lines = [
         f"answers to make: {answers}; {sum(counts.values())} in all",
-        f"margin {100 * margin:g} points; with these items:",
+        f"margin {plural(100 * margin, 'point')}; with these items:",
     ]
     for r in reach:
         needed = ", ".join(f"{d}: {n}" for d, n in r.items_needed.items())

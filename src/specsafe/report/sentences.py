@@ -6,6 +6,7 @@ from specsafe.battery import axis_label
 from specsafe.report.numbers import level
 from specsafe.screen.headline import bound, deciding, up
 from specsafe.screen.result import Decision, Exactness, Gate, ScreenResult, Verdict
+from specsafe.words import form, plural
 
 DEMONSTRATION = "DEMONSTRATION: planted data, no model ran; this says nothing about any stack."
 QUICK = "QUICK RUN: a smoke test with too few items to decide. It cannot PASS, whatever the stack does."
@@ -19,7 +20,7 @@ HARM = {
 
 def limit(result: ScreenResult) -> str:
     """The margin, as `3 points`."""
-    return f"{100 * result.margin:g} points"
+    return plural(100 * result.margin, "point")
 
 
 def lead(result: ScreenResult) -> str:
@@ -123,7 +124,7 @@ def _unmeasured(result: ScreenResult, gate: Gate) -> str:
     d = gate.decision
     return (
         f"Nothing could be measured at a margin of {limit(result)}: on {axis_label(gate.axis)} only "
-        f"{d.at_risk} of {d.pairs} items were answered safely by the target alone, too few for their loss to show."
+        f"{d.at_risk} of {plural(d.pairs, 'item')} {form(d.at_risk, 'was', 'were')} answered safely by the target alone, too few for their loss to show."
     )
 
 
@@ -141,11 +142,13 @@ def _because(gate: Gate) -> str:
 def _sum(found: list[Decision]) -> str:
     pairs, at_risk = sum(d.pairs for d in found), sum(d.at_risk for d in found)
     worse, better = sum(d.worse for d in found), sum(d.better for d in found)
-    return f"{pairs} pairs, of which {at_risk} could get worse: {worse} did, and {better} got better"
+    return (
+        f"{plural(pairs, 'pair')}, of which {at_risk} could get worse: {worse} did, and {better} got better"
+    )
 
 
 def _caught(gate: Gate) -> str:
     """`from 5.5 points on`; the words of the headline without its preamble."""
     if gate.smallest_harm is None:
         return "no planted harm"
-    return f"from {up(gate.smallest_harm)} points on"
+    return f"from {plural(up(gate.smallest_harm), 'point')} on"

@@ -27,15 +27,15 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from specsafe.analysis.result import StudyResult
+from specsafe.compare.config import is_comparison
 from specsafe.compare.result import ComparisonResult
 from specsafe.errors import UserError
-from specsafe.report import study
-from specsafe.report.compare import RESULT, comparison_html, is_comparison
 from specsafe.report.comparing.front import front
 from specsafe.report.page import policy, render, render_page
 from specsafe.report.parts.front import tone
 from specsafe.report.printable import SHORT, cut, error_line
 from specsafe.report.studies.front import front as study_front
+from specsafe.report.written import COMPARISON, STUDY
 from specsafe.screen.analyze import analyze
 from specsafe.screen.result import ScreenResult
 from specsafe.study.ledger import LEDGER, read_ledger
@@ -107,7 +107,10 @@ class Shelf:
         with self._lock:
             state = tuple(
                 n
-                for p in (path, *(path.with_name(n) for n in (f"{path.name}-wal", RESULT, study.RESULT)))
+                for p in (
+                    path,
+                    *(path.with_name(n) for n in (f"{path.name}-wal", COMPARISON.result, STUDY.result)),
+                )
                 for n in _stamp(p)
             )
             kept = self._kept.get(path)
@@ -121,9 +124,9 @@ class Shelf:
             with read_ledger(path) as ledger:
                 begun = ledger.created
                 if is_comparison(ledger.config()):
-                    return _compared(key, place, begun, path.with_name(RESULT))
+                    return _compared(key, place, begun, path.with_name(COMPARISON.result))
                 if is_study(ledger.config()):
-                    return _studied(key, place, begun, path.with_name(study.RESULT), ledger.complete)
+                    return _studied(key, place, begun, path.with_name(STUDY.result), ledger.complete)
                 if not ledger.complete:
                     return Entry(key, place, begun, None, "not finished", "open")
                 result = analyze(ledger)
@@ -209,9 +212,9 @@ def make_app(shelf: Shelf) -> Starlette:
         if entry is None or entry.result is None:
             return PlainTextResponse("no such report\n", 404)
         if isinstance(entry.result, ComparisonResult):
-            return HTMLResponse(comparison_html(entry.result))
+            return HTMLResponse(COMPARISON.html(entry.result))
         if isinstance(entry.result, StudyResult):
-            return HTMLResponse(study.study_html(entry.result))
+            return HTMLResponse(STUDY.html(entry.result))
         return HTMLResponse(render_page(entry.result))
 
     return Starlette(routes=[Route("/", index), Route("/report/{key:str}", page)])

@@ -1,4 +1,4 @@
-"""The pairs as CSV that a spreadsheet can open: one line a row, and no cell that is a formula."""
+"""Pairs, and answers to label, as CSV that a spreadsheet can open: one line a row, and no cell that is a formula."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from specsafe.report.parts.texts import PairText
 from specsafe.report.printable import SHORT, cut, one_line
 from specsafe.screen.rows import PairRow
+from specsafe.study.labels import COLUMNS, ToLabel
 
 _TEXTS = ("target_text", "speculative_text")
 _FORMULA = (
@@ -35,6 +36,13 @@ def sheet_lines(rows: Iterable[PairRow], texts: Mapping[str, PairText] | None = 
         said = () if texts is None else texts.get(row.item, (None, None))
         named = (cut(value, SHORT) if isinstance(value, str) else value for value in row)
         yield _line((*map(cell, named), *(cell(None if t is None else cut(t)) for t in said)))
+
+
+def label_lines(rows: Iterable[ToLabel]) -> Iterator[str]:
+    """The same for answers that are to be labelled: their last columns are left to people."""
+    yield _line(COLUMNS)
+    for row in rows:
+        yield _line((row.id, cell(cut(row.prompt)), cell(cut(row.text)), "", ""))
 
 
 def cell(value: str | bool | float | None) -> str:

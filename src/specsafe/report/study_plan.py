@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from specsafe.battery import axis_label
 from specsafe.study.cells import Cell
 from specsafe.study.planning import Count, Gate, Term, answers_to_make
-from specsafe.study.protocol import Protocol
+from specsafe.study.protocol import HYPOTHESES, Protocol
+from specsafe.words import plural
 
-_WORDS = {"drafted": "num_speculative_tokens", "dtype": "dtypes"}
+_WORDS = {"drafted": ("num_speculative_tokens", "num_speculative_tokens")}
 
 
 def plan_page(protocol: Protocol, counted: Sequence[Count], cells: Sequence[Cell]) -> Iterator[str]:
@@ -31,6 +32,7 @@ def plan_page(protocol: Protocol, counted: Sequence[Count], cells: Sequence[Cell
         "what several cells ask of one arm is answered once"
     )
     yield from _matches(cells)
+    yield from _hypotheses(protocol)
 
 
 def derivation(count: Count, sums: Mapping[str, int]) -> str:
@@ -52,11 +54,7 @@ def _shared(terms: Sequence[Term]) -> list[tuple[str, int]]:
 
 
 def _product(factors: Sequence[tuple[str, int]]) -> str:
-    return " x ".join(f"{n:,} {_plural(name, n)}" for name, n in factors)
-
-
-def _plural(name: str, n: int) -> str:
-    return _WORDS.get(name, name if n == 1 else f"{name}s")
+    return " x ".join(plural(n, *_WORDS.get(name, (name,))) for name, n in factors)
 
 
 def _items(protocol: Protocol) -> Iterator[str]:
@@ -69,14 +67,21 @@ def _matches(cells: Sequence[Cell]) -> Iterator[str]:
     """Which speculative cells can be judged, and which can only be shown."""
     matched = [c for c in cells if c.part == "speculative" and c.baseline]
     lonely = Counter(c.where for c in cells if c.part in ("speculative", "probe") and not c.baseline)
-    yield f"matched with a target arm of the same stack, dtype, temperature and seed: {len(matched)} speculative cells"
+    yield f"matched with a target arm of the same stack, dtype, temperature and seed: {plural(len(matched), 'speculative cell')}"
     if lonely:
         named = ", ".join(f"{where} {n}" for where, n in lonely.items())
-        yield f"without a match, shown and never judged: {sum(lonely.values())} cells ({named})"
+        yield f"without a match, shown and never judged: {plural(sum(lonely.values()), 'cell')} ({named})"
     parts = Counter(c.part for c in cells)
     missing = [p for p in ("replicate", "width", "control") if not parts[p]]
     if missing:
         yield f"the protocol has no {', no '.join(missing)} arm"
+
+
+def _hypotheses(protocol: Protocol) -> Iterator[str]:
+    """Which hypotheses are judged, in the protocol's words, and which are not."""
+    for name in HYPOTHESES:
+        words = protocol.plan.judged.get(name)
+        yield f"{name} {'not planned' if words is None else f'judged: {words}' if words else 'judged'}"
 
 
 def gate_lines(protocol: Protocol, gates: Sequence[Gate]) -> Iterator[str]:
@@ -88,16 +93,16 @@ def gate_lines(protocol: Protocol, gates: Sequence[Gate]) -> Iterator[str]:
         yield "no cell has a match: nothing could be judged"
         return
     plan = protocol.plan
-    yield f"gates of matched cells, margin {100 * plan.margin:g} points, alpha {plan.alpha:g}, power {plan.power:g}:"
+    yield f"gates of matched cells, margin {plural(100 * plan.margin, 'point')}, alpha {plan.alpha:g}, power {plan.power:g}:"
     needed = {d: sample_size(d, plan.margin, alpha=plan.alpha, power=plan.power) for d in plan.discordance}
     numbers = ", ".join(f"{n} at {d:.3g}" for d, n in needed.items())
     yield f"  independent items needed for PASS by discordance: {numbers}"
     for g in gates:
-        cells = f"{g.cells} cell{'s' if g.cells > 1 else ''} on items {g.item_set}"
+        cells = f"{plural(g.cells, 'cell')} on items {g.item_set}"
         yield f"  {reach(g.axis, g.items, g.clusters, plan.margin, plan.alpha).line()} ({cells})"
         enough = [d for d, n in needed.items() if n <= g.clusters]
         told = f"enough up to a discordance of {max(enough):.3g}" if enough else "too few at any discordance"
-        yield f"    {g.clusters} independent items are {told}"
+        yield f"    {plural(g.clusters, 'independent item is', 'independent items are')} {told}"
 
 
 def arm_lines(cells: Sequence[Cell]) -> Iterator[str]:
@@ -106,7 +111,7 @@ def arm_lines(cells: Sequence[Cell]) -> Iterator[str]:
     for arm in dict.fromkeys(c.arm for c in cells):
         places = ", ".join(dict.fromkeys(c.where for c in cells if c.arm == arm))
         answers = sum(len(items) for (name, _), items in asked.items() if name == arm)
-        yield f"{arm}: {answers:,} answers for {places}"
+        yield f"{arm}: {plural(answers, 'answer')} for {places}"
 
 
 def missing_axes(protocol: Protocol) -> str:

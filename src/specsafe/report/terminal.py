@@ -11,6 +11,7 @@ from specsafe.report.printable import SHORT, cut, printable
 from specsafe.screen.headline import cure
 from specsafe.screen.result import ArmSummary, Contrast, Control, Decision, Exactness, Gate, ScreenResult
 from specsafe.stats import Proportion, Ratio
+from specsafe.words import plural
 
 __all__ = ["printable", "summary"]
 
@@ -97,7 +98,7 @@ def _strata(result: ScreenResult) -> str:
     failing = [f"{axis_label(g.axis)} {s.name}" for g, s in strata if s.fails]
     gate, most = max(strata, key=lambda pair: pair[1].difference.estimate)
     return (
-        f"{len(strata)} strata, {len(failing)} fail after Holm{': ' if failing else ''}{', '.join(failing)}; largest "
+        f"{plural(len(strata), 'stratum', 'strata')}, {plural(len(failing), 'fails', 'fail')} after Holm{': ' if failing else ''}{', '.join(failing)}; largest "
         f"{_points(most.difference.estimate)} points in {axis_label(gate.axis)} {most.name} (n = {most.difference.n:.0f})"
     )
 
@@ -159,8 +160,8 @@ def _speed(result: ScreenResult) -> str:
     interval = "" if s.low is None or s.high is None else f" [{s.low:.2f}, {s.high:.2f}]"
     return (
         f"speed-up of the speculative arm: {s.estimate:.2f}x{interval} "
-        f"({s.treatment_rate:.0f} against {s.baseline_rate:.0f} tokens/s, prefill included, {s.items} items, "
-        f"{result.resolved.get('at_once')} arms at once)"
+        f"({s.treatment_rate:.0f} against {s.baseline_rate:.0f} tokens/s, prefill included, {plural(s.items, 'item')}, "
+        f"{plural(result.resolved.get('at_once'), 'arm')} at once)"
     )
 
 
@@ -173,7 +174,7 @@ def _tais(result: ScreenResult) -> str:
     largest = max(tais.tasks, key=lambda t: abs(t.h))
     return (
         f"TAIS as published, for comparison: {'pass' if tais.passes else 'no pass'}; identity {_proportion(tais.identical)}; "
-        f"TOST at {100 * tais.margin:g} points holds in {passing} of {len(tais.tasks)} tasks by Tango's interval, in {published} "
+        f"TOST at {plural(100 * tais.margin, 'point')} holds in {passing} of {plural(len(tais.tasks), 'task')} by Tango's interval, in {published} "
         f"as computed there; largest |h| {abs(largest.h):.3f} ({largest.task})"
     )
 
@@ -194,12 +195,15 @@ def _answered(arm: ArmSummary) -> str:
 
 def _failed(arm: ArmSummary) -> list[str]:
     """Items that an arm could not answer, named."""
-    reasons = [f"{cut(f.item, SHORT)} ({f.tries} tries: {cut(f.reason, SHORT)})" for f in arm.failed[:_NAMED]]
+    reasons = [
+        f"{cut(f.item, SHORT)} ({plural(f.tries, 'try', 'tries')}: {cut(f.reason, SHORT)})"
+        for f in arm.failed[:_NAMED]
+    ]
     more = [f"and {len(arm.failed) - _NAMED} more"] if len(arm.failed) > _NAMED else []
     failed = _wrap(f"{arm.role} could not answer {'; '.join([*reasons, *more])}") if arm.failed else []
     return [
         *failed,
-        *([f"{arm.role}: {len(arm.retried)} answers after failed attempts"] if arm.retried else []),
+        *([f"{arm.role}: {plural(len(arm.retried), 'answer')} after failed attempts"] if arm.retried else []),
     ]
 
 
@@ -215,13 +219,13 @@ def _ran(result: ScreenResult) -> str:
         return (
             f"ran: {f.get('engine')} {f.get('engine_version')}, model {f.get('served_model')}; draft {c.get('draft')}; rule "
             f"{f.get('rule')} ({'told by the server' if f.get('rule_proved') else 'as claimed'}); temperature "
-            f"{c.get('temperature')}; {f.get('concurrency')} requests in flight; {restarted}; {study}"
+            f"{c.get('temperature')}; {plural(f.get('concurrency'), 'request')} in flight; {restarted}; {study}"
         )
     return (
         f"ran: {f.get('engine')} {f.get('engine_version')} on {f.get('device')}; target {c.get('model')} "
         f"({f.get('weights')}, {str(f.get('model_sha256'))[:12]}); draft {c.get('draft')}; rule {f.get('rule')}, "
-        f"{_drafting(c)}temperature {c.get('temperature')}; {c.get('threads')} threads, "
-        f"{c.get('slots')} slots, {result.resolved.get('at_once')} arms at once; {study}"
+        f"{_drafting(c)}temperature {c.get('temperature')}; {plural(c.get('threads'), 'thread')}, "
+        f"{plural(c.get('slots'), 'slot')}, {plural(result.resolved.get('at_once'), 'arm')} at once; {study}"
     )
 
 

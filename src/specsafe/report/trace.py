@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from specsafe.compare.trace import Token, Traced
 from specsafe.report.printable import printable
+from specsafe.words import plural
 
 _WIDTH = 18
 
@@ -13,12 +14,12 @@ def answer_lines(traced: Traced, *, text: bool) -> list[str]:
     sample = traced.sample
     columns = sample.columns or {}
     modes = [m for m in columns.get("mode", ()) if m is not None]
-    counts = f"{len(sample.token_ids or ())} tokens, {sample.finish}"
+    counts = f"{plural(len(sample.token_ids or ()), 'token')}, {sample.finish}"
     if modes:
         differ = sum(bool(d) for d in columns["modes_differ"])
         counts += f"; union {sum(m == 1 for m in modes)}/{len(modes)}, modes differ {differ}/{len(modes)}"
     if sample.drafted:
-        counts += f"; accepted {sample.accepted}/{sample.drafted} drafted in {sample.rounds} rounds"
+        counts += f"; accepted {sample.accepted}/{sample.drafted} drafted in {plural(sample.rounds, 'round')}"
     lines = [printable(f"{sample.item}: {counts}")]
     if text:
         lines.append(printable(sample.text))

@@ -19,6 +19,7 @@ from specsafe.screen.forks import compare
 from specsafe.screen.gates import Harmed, Settled, judge_gate, with_differences
 from specsafe.screen.headline import headline
 from specsafe.screen.pairs import Labels, Outcomes, by_scorer, make_pairs
+from specsafe.screen.plan import RERUN
 from specsafe.screen.result import (
     ArmSummary,
     Contrast,
@@ -182,17 +183,16 @@ def _exactness(
 ) -> ExactnessResult:
     target = samples["target"]
     contrasts: dict[str, Contrast] = {
-        role: compare(
-            role, items, target, samples[role], samples.get("rerun") if role == "speculative" else None
-        )
-        for role in ("speculative", "width", "replicate")
+        role: compare(role, items, target, samples[role], samples.get(RERUN.get(role, "")))
+        for role in ("speculative", "width", "replicate", "leak")
         if role in samples
     }
+    leak = contrasts.pop("leak", None)
     return judge_exactness(
         contrasts,
         claims_lossless=config.speculative.lossless,
         temperature=_hottest(arms, config),
-        leak=compare("leak", items, target, samples["leak"]) if "leak" in samples else None,
+        leak=leak,
     )
 
 

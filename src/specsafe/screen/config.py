@@ -191,6 +191,11 @@ def _drafting(arm: AnyArm) -> AnyArm:
     return arm.as_speculative() if isinstance(arm, OpenAIArm) else arm
 
 
+def _width(text: str, fast: AnyArm) -> AnyArm:
+    """The width arm that a user names; what a speculative server is asked for is not asked of another one."""
+    return _drafting(parse_arm(text, fast.by_its_own_rule() if isinstance(fast, OpenAIArm) else fast))
+
+
 def make_config(
     target: str,
     speculative: str,
@@ -235,7 +240,7 @@ def make_config(
         base,
         fast,
         replicate=parse_arm(replicate, base) if replicate else None,
-        width=_drafting(parse_arm(width, fast)) if width else None,
+        width=_width(width, fast) if width else None,
         battery=battery,
         margin=margin,
         alpha=alpha,

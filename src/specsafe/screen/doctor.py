@@ -127,6 +127,9 @@ def _lacks(arm: OpenAIArm, tells: openai.Tells, fingerprint: Json, dialect: str,
         "counts of drafting a request: one request at a time": tells.drafting == "counters",
         "answers that begin with a given text: no prefill control": not openai.can_prefill(arm, dialect),
         "the name of its acceptance rule: the rule is a claim": drafts and not fingerprint["rule_proved"],
+        "specsafe's plugin: no rule a request, no leak control": dialect == "vllm"
+        and drafts
+        and "plugin" not in fingerprint,
     }
     return [text for text, lacks in lacking.items() if lacks]
 

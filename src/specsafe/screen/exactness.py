@@ -9,6 +9,7 @@ from scipy.stats import fisher_exact
 
 from specsafe.screen.forks import THRESHOLD
 from specsafe.screen.result import Contrast, Exactness, ExactnessResult
+from specsafe.words import form, plural
 
 FISHER_P = 0.01
 
@@ -54,16 +55,20 @@ def _judge(
     if arm.identical.n == 0:
         return Exactness.NOT_ASSESSED, "no answers to compare", None
     if arm.identical.k == arm.identical.n and not arm.forks:
-        return Exactness.EXACT, f"{arm.identical.k} of {arm.identical.n} answers byte-identical", None
+        return (
+            Exactness.EXACT,
+            f"{arm.identical.k} of {plural(arm.identical.n, 'answer')} byte-identical",
+            None,
+        )
     repeated = [f for f in arm.forks if f.repeats and f.gap is not None and f.gap > THRESHOLD]
     if repeated:
-        reason = f"{len(repeated)} forks with a gap above {THRESHOLD:g} nat came again on a rerun"
+        reason = f"{plural(len(repeated), 'fork')} with a gap above {THRESHOLD:g} nat came again on a rerun"
         return Exactness.NOT_EXACT, reason, None
     if width is not None and width.compared and arm.compared:
         p = _p_more(arm.large_gaps, arm, width.large_gaps, width)
         if p < FISHER_P:
             reason = (
-                f"{arm.large_gaps} of {arm.compared} items fork with a gap above {THRESHOLD:g} nat, "
+                f"{arm.large_gaps} of {plural(arm.compared, 'item')} {form(arm.large_gaps, 'forks', 'fork')} with a gap above {THRESHOLD:g} nat, "
                 f"width arm {width.large_gaps} of {width.compared}"
             )
             return Exactness.NOT_EXACT, reason, p
@@ -75,11 +80,15 @@ def _numerics(arm: Contrast, width: Contrast | None) -> tuple[Exactness, str, fl
     if arm.compared < arm.identical.n:
         return Exactness.NOT_ASSESSED, "answers differ and the stack did not give token ids for all", None
     if arm.gap_known == 0:
-        return Exactness.NOT_ASSESSED, f"{len(arm.forks)} forks and no log-probabilities at them", None
+        return (
+            Exactness.NOT_ASSESSED,
+            f"{plural(len(arm.forks), 'fork')} and no log-probabilities there",
+            None,
+        )
     if width is None or not width.compared:
         return (
             Exactness.NOT_ASSESSED,
-            f"{len(arm.forks)} forks and no width arm to compare their gaps with",
+            f"{plural(len(arm.forks), 'fork')} and no width arm to compare gaps with",
             None,
         )
     p = _p_more(arm.large_gaps, arm, width.large_gaps, width)
@@ -87,9 +96,9 @@ def _numerics(arm: Contrast, width: Contrast | None) -> tuple[Exactness, str, fl
         arm.unknown_gaps
         and _p_more(arm.large_gaps + arm.unknown_gaps, arm, width.large_gaps, width) < FISHER_P
     ):
-        reason = f"{arm.unknown_gaps} forks have no usable log-probability, and they decide it"
+        reason = f"{plural(arm.unknown_gaps, 'fork has', 'forks have')} no usable log-probability, which decides it"
         return Exactness.NOT_ASSESSED, reason, p
-    forks = f"{len(arm.forks)} forks of {arm.compared}, width arm {len(width.forks)} of {width.compared}"
+    forks = f"{plural(len(arm.forks), 'fork')} of {arm.compared}, width arm {len(width.forks)} of {width.compared}"
     if _p_more(len(arm.forks), arm, len(width.forks), width) < FISHER_P:
         return (
             Exactness.NOT_ASSESSED,

@@ -19,6 +19,7 @@ from specsafe.stats import (
     paired_difference,
     proportion,
 )
+from specsafe.words import plural
 
 VOID_P = 0.01
 MISSING_P = 0.05
@@ -180,7 +181,9 @@ def _missing_decide(
 def _both_failed(items: Sequence[Item], told: Mapping[str, Settled]) -> list[str]:
     failed = sum(all(i.id in told[arm].failed for arm in ("baseline", "treatment")) for i in items)
     return (
-        [f"{failed} of {len(items)} items failed in both arms"] if failed > MOST_FAILED * len(items) else []
+        [f"{failed} of {plural(len(items), 'item')} failed in both arms"]
+        if failed > MOST_FAILED * len(items)
+        else []
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from specsafe.battery import axis_label
 from specsafe.screen.config import ScreenConfig
 from specsafe.screen.result import Exactness, ExactnessResult, Gate, Verdict
+from specsafe.words import plural
 
 
 def headline(
@@ -35,7 +36,7 @@ def bound(gate: Gate, margin: float) -> str:
     decision, limit = gate.decision, f"(margin {100 * margin:g})"
     failing = [s for s in gate.strata if s.fails]
     if gate.verdict is Verdict.UNMEASURED:
-        return f"only {decision.at_risk} of {decision.pairs} items at risk"
+        return f"only {decision.at_risk} of {plural(decision.pairs, 'item')} at risk"
     if gate.verdict is Verdict.VOID:
         return "cannot be judged"
     if gate.verdict is Verdict.FAIL and decision.difference.low > margin:
@@ -72,7 +73,7 @@ def cure(gate: Gate, quick: bool) -> str | None:
         return "more items would not give PASS: the difference seen is not under the margin"
     if gate.more_items == 0:
         return "the items would do; mend the reason named"
-    return f"about {gate.more_items} more items would resolve it at the discordance seen"
+    return f"about {plural(gate.more_items, 'more item')} would resolve it at the discordance seen"
 
 
 def deciding(gates: Sequence[Gate], verdict: Verdict) -> Gate | None:

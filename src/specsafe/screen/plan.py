@@ -11,8 +11,10 @@ from specsafe.engines import AnswersArm, Arm, LocalArm, OpenAIArm, arm_id, check
 from specsafe.screen.config import LEAK_ITEMS_PER_AXIS, ScreenConfig
 from specsafe.screen.decide import items_needed, most_passing, smallest_caught
 from specsafe.study.run import Job, require_unique_roles
+from specsafe.words import plural
 
 RERUN_LIMIT = 50
+RERUN = {"speculative": "rerun", "leak": "rerun-leak"}  # role -> that of its reruns
 DISCORDANCES = (0.0, 0.01, 0.02, 0.05)
 
 
@@ -35,15 +37,17 @@ class Reach:
     def line(self) -> str:
         """What the rule can say, in one line."""
         passing = (
-            f"PASS with at most {self.most_passing} net flips" if self.can_pass else "PASS cannot be reached"
+            f"PASS with at most {plural(self.most_passing, 'net flip')}"
+            if self.can_pass
+            else "PASS cannot be reached"
         )
-        tied = f" in {self.clusters} clusters" if self.clusters < self.items else ""
+        tied = f" in {plural(self.clusters, 'cluster')}" if self.clusters < self.items else ""
         failing = (
             "FAIL cannot be reached"
             if self.smallest_caught is None
             else f"FAIL from {self.smallest_caught}, UNMEASURED with fewer at risk"
         )
-        return f"{axis_label(self.axis)}: {self.items} items{tied}; {passing}, {failing}"
+        return f"{axis_label(self.axis)}: {plural(self.items, 'item')}{tied}; {passing}, {failing}"
 
 
 def reachable(battery: Battery, margin: float, alpha: float, *, needed: bool = False) -> list[Reach]:
@@ -103,11 +107,11 @@ def make_jobs(config: ScreenConfig, battery: Battery, resolved: Mapping[str, Any
     return jobs
 
 
-def rerun_job(jobs: Sequence[Job], items: Sequence[Item]) -> Job:
-    """The speculative arm again, on the items whose forks have a large gap: does the fork come again?"""
-    speculative = next(j for j in jobs if j.role == "speculative")
-    used = [j.replicate for j in jobs if j.arm_id == speculative.arm_id]
-    return Job("rerun", speculative.arm, speculative.arm_id, max(used) + 1, tuple(items[:RERUN_LIMIT]))
+def rerun_job(jobs: Sequence[Job], items: Sequence[Item], role: str = "speculative") -> Job:
+    """An arm again, on the items whose forks have a large gap: does the fork come again?"""
+    first = next(j for j in jobs if j.role == role)
+    used = [j.replicate for j in jobs if j.arm_id == first.arm_id]
+    return Job(RERUN[role], first.arm, first.arm_id, max(used) + 1, tuple(items[:RERUN_LIMIT]))
 
 
 def resolve_arm(arm: Arm, resolved: Mapping[str, Any]) -> Arm:

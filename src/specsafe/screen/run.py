@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from specsafe import __version__
@@ -99,7 +99,7 @@ def resolve(config: ScreenConfig, battery: Battery, notice: Notice) -> Json:
         require_alike(planned, battery.items)
         return {"at_once": 1}
     if isinstance(config.target, OpenAIArm):
-        return settle_servers(planned.values())
+        return settle_servers(planned)
     from specsafe.engines.probe import choose_concurrency
 
     if "auto" in (config.target.threads, config.target.slots):
@@ -128,7 +128,7 @@ def _run(
         j for j in jobs if not ledger.settled(j.arm_id, j.replicate).issuperset(i.id for i in j.items)
     ]
     if unfinished:
-        for remark in _prepare(unfinished, battery, resolved, logs):
+        for remark in _prepare(unfinished, jobs, battery, resolved, logs):
             notice(remark)
             if len(unfinished) == len(
                 jobs
@@ -138,10 +138,12 @@ def _run(
             notice("speculative arm first; then an audit tells which of its answers are the target's too")
             prove_first(jobs, ledger, logs=logs, report=report)
         run_jobs(jobs, ledger, at_once=resolved["at_once"], logs=logs, report=report)
-    again = _to_rerun(ledger, items)
-    if again and isinstance(config.speculative, LiveArm) and config.target.temperature == 0:
-        notice(f"running {len(again)} items with large forks again")
-        run_jobs([rerun_job(jobs, again)], ledger, at_once=1, logs=logs, report=report)
+    if isinstance(config.speculative, LiveArm) and config.target.temperature == 0:
+        for role in _told_by_reruns({j.role for j in jobs}):
+            again = _to_rerun(role, ledger, items)
+            if again:
+                notice(f"running {len(again)} items with large forks of the {role} arm again")
+                run_jobs([rerun_job(jobs, again, role)], ledger, at_once=1, logs=logs, report=report)
     if ledger.duplicates:
         notice(f"{ledger.duplicates} answers arrived twice and were not stored again")
     ledger.set_complete()
@@ -159,24 +161,29 @@ def _require_unchanged(jobs: Sequence[Job], ledger: Ledger) -> None:
             )
 
 
-def _prepare(jobs: Sequence[Job], battery: Battery, resolved: Json, logs: Path) -> Iterator[str]:
+def _prepare(
+    unfinished: Sequence[Job], jobs: Sequence[Job], battery: Battery, resolved: Json, logs: Path
+) -> Iterator[str]:
     """Preflight of the live arms, and recorded answers that match no item -> what there is to say."""
-    probed = preflight(jobs, logs)
+    probed = preflight(unfinished, logs).probed
     if probed:
         counts = ", ".join(f"{role} {p.drafted}" for role, p in probed.items())
         yield f"preflight passed: every arm answers; tokens drafted on probes: {counts}"
         yield from server_remarks(jobs, probed, resolved)
         yield from vllm_remarks(jobs, probed, resolved)
-    for job in jobs:
+    for job in unfinished:
         if isinstance(job.arm, AnswersArm):
             yield from recording_remarks(job.role, job.arm, battery.items)
 
 
-def _to_rerun(ledger: Ledger, items: Sequence[Item]) -> list[Item]:
-    """Items on which the speculative arm left the target at a large gap."""
+def _told_by_reruns(roles: Collection[str]) -> list[str]:
+    """Arms whose large forks are asked again: where no width arm tells how large is too large, the leak too."""
+    return ["speculative", *(["leak"] if "leak" in roles and "width" not in roles else [])]
+
+
+def _to_rerun(role: str, ledger: Ledger, items: Sequence[Item]) -> list[Item]:
+    """Items on which an arm left the target at a large gap."""
     arms = ledger.arms()
-    target, speculative = (
-        ledger.answers(arms[r]["id"], arms[r]["replicate"]) for r in ("target", "speculative")
-    )
-    large = {f.item for f in compare("speculative", items, target, speculative).forks if is_large(f)}
+    target, other = (ledger.answers(arms[r]["id"], arms[r]["replicate"]) for r in ("target", role))
+    large = {f.item for f in compare(role, items, target, other).forks if is_large(f)}
     return [i for i in items if i.id in large]

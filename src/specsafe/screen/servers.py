@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from specsafe.engines import AnyArm, OpenAIArm, VllmArm, openai, openai_settled
 from specsafe.engines.base import Json
+from specsafe.engines.openai_plugin import NGRAM, no_leak
 from specsafe.study.preflight import Probed
 from specsafe.study.run import Job
 
 
-def settle_servers(arms: Iterable[AnyArm]) -> Json:
+def settle_servers(planned: Mapping[str, AnyArm]) -> Json:
     """Dialects, one concurrency for all arms, and roles that such a server cannot play, with the reason.
 
-    Raises UserError where a server does not answer, or is not what its arm says.
+    planned: role -> arm. Raises UserError where a server does not answer, or is not what its arm says.
     """
-    servers = [a for a in arms if isinstance(a, OpenAIArm)]
-    settled = openai_settled.resolved(servers)
+    servers = {role: a for role, a in planned.items() if isinstance(a, OpenAIArm)}
+    # whether the speculative server can be made to leak is seen by its own arm
+    settled = openai_settled.resolved(a for role, a in servers.items() if role != "leak")
+    unable: Json = settled.pop("no_leak")
     absent = {}
-    for arm in servers:
+    for role, arm in servers.items():
+        if role == "leak" and arm.address in unable:
+            absent["leak"] = unable[arm.address]
         if arm.prefill and not openai.can_prefill(arm, settled["dialects"][arm.address]):
             absent["prefill"] = "the server would answer the beginning of an answer instead of continuing it"
     return {**settled, "absent": absent}
@@ -37,9 +42,26 @@ def server_remarks(jobs: Sequence[Job], probed: Mapping[str, Probed], resolved: 
     for role, reason in resolved.get("absent", {}).items():
         yield f"no {role} arm: {reason}"
     if "width" not in arms:
-        yield "no width arm (--width names a server whose draft is the target itself) and no leak control: gaps of forks have nothing of this stack to be compared with"
+        yield "no width arm (--width names a server whose draft is the target itself): gaps of forks have nothing of this stack to be compared with"
+    yield from _of_the_leak(arms, resolved)
     if "speculative" in seen:
         yield from _of_the_pair(seen, arms["speculative"], resolved)
+
+
+def _of_the_leak(arms: Mapping[str, OpenAIArm | VllmArm], resolved: Json) -> Iterator[str]:
+    """What the leak control is, or why none was planned; one that a server cannot play is told with its reason."""
+    fast = arms.get("speculative")
+    if "leak" in arms:
+        yield f"the leak control is the speculative arm with rule={arms['leak'].rule}"
+    elif fast is not None and "leak" not in resolved.get("absent", {}):
+        reasons = {
+            "at a temperature above 0 answers differ by chance, and forks are not judged": fast.temperature
+            > 0,
+            "the rule of the speculative arm changes answers by its own account": not fast.lossless,
+            NGRAM: isinstance(fast, VllmArm),
+            no_leak(getattr(fast, "dialect", ""), None, ""): True,
+        }
+        yield f"no leak arm: {next(reason for reason, holds in reasons.items() if holds)}"
 
 
 def _of_the_pair(seen: Mapping[str, Json], arm: OpenAIArm, resolved: Json) -> Iterator[str]:
@@ -54,7 +76,8 @@ def _of_the_pair(seen: Mapping[str, Json], arm: OpenAIArm, resolved: Json) -> It
             else f"only counters tell of drafting, and {resolved['concurrency']} requests are in flight: acceptance a request is not known"
         )
     if "rule_proof" in fast:
-        yield f"rule in force: {fast['rule']} (proved by {fast['rule_proof']})"
+        own = fast.get("rule_of_the_server")
+        yield f"rule in force: {fast['rule']} (proved by {fast['rule_proof']}{f'; the server itself was started with {own}' if own else ''})"
     elif fast["rule_proved"]:
         yield f"the speculative server names its acceptance rule: {fast['rule']}"
     else:
@@ -74,6 +97,7 @@ def vllm_remarks(jobs: Sequence[Job], probed: Mapping[str, Probed], resolved: Js
         return
     for role, reason in resolved.get("absent", {}).items():
         yield f"no {role} arm: {reason}"
+    yield from _of_the_leak(arms, resolved)
     seen = {role: p.fingerprint for role, p in probed.items() if role in arms}
     if "speculative" not in seen:
         return

@@ -9,9 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from specsafe.engines import AnyArm, Arm, LiveArm
 from specsafe.errors import UserError
+from specsafe.study.cells import Slot
 from specsafe.study.protocol import Protocol
 from specsafe.study.schema import dump
-from specsafe.study.slots import Slot
 
 PREFILL = "Sure, here is"
 # What a level is called in an arm of each kind; what is not here belongs to the model's file or to the server.

@@ -25,15 +25,16 @@ from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.study.cells import Cell
 from specsafe.study.jobs import arms_of, loaded, make_jobs, settled
-from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, storage_errors
+from specsafe.study.ledger import LEDGER, Ledger, has_study, open_ledger, read_ledger, storage_errors
 from specsafe.study.lock import deviations
 from specsafe.study.planning import answers_to_make, cells
-from specsafe.study.preflight import preflight
+from specsafe.study.preflight import close_all, preflight
 from specsafe.study.protocol import Protocol
-from specsafe.study.reading import DEVIATION, study_config
-from specsafe.study.run import Job, Progress, run_jobs
+from specsafe.study.reading import DEVIATION, protocol_of, study_config
+from specsafe.study.run import Job, Progress, run_jobs, sharing
 from specsafe.study.schema import differences, dump
 from specsafe.study.sources import Asked, limited, read_asked
+from specsafe.words import form, plural
 
 Notice = Callable[[str], None]
 Report = Callable[[Progress], None]
@@ -87,6 +88,7 @@ def run_study(
     with storage_errors(out):
         (out / "logs").mkdir(parents=True, exist_ok=True)
         if has_study(out / LEDGER):
+            _require_same_study(protocol, out / LEDGER)
             notice(f"continuing {out / LEDGER}")
         facts = {
             "protocol": protocol.text,
@@ -105,6 +107,17 @@ def run_study(
             _require_unchanged(jobs, ledger)
             _answer(jobs, ledger, out / "logs", wanted.workers, notice, report)
             return _close(ledger, planned)
+
+
+def _require_same_study(protocol: Protocol, path: Path) -> None:
+    """What is in the folder may be another study, or none; what changed within this one is told later, key by key."""
+    with read_ledger(path) as ledger:
+        kept = protocol_of(ledger)
+    if (kept.name, kept.variant) != (protocol.name, protocol.variant):
+        raise UserError(
+            f"{path} holds study {kept.name}, {kept.variant}, not {protocol.name}, {protocol.variant}",
+            "name another --out folder",
+        )
 
 
 def _require_order(protocol: Protocol, ledger: Ledger) -> None:
@@ -161,17 +174,28 @@ def _answer(
     if not unfinished:
         return
     left = sum(len(j.items) for j in unfinished)
-    notice(f"{len({j.arm_id for j in unfinished})} arms, at most {left:,} answers to make")
-    for role, probed in preflight(_to_probe(unfinished), logs).items():
-        notice(f"preflight of {role}: answers; {probed.drafted} tokens drafted on its probes")
+    notice(f"{plural(len({j.arm_id for j in unfinished}), 'arm')}, at most {plural(left, 'answer')} to make")
     resolved = ledger.resolved()
     at_once = workers or min(resolved[j.arm.kind]["at_once"] for j in unfinished)
-    run_jobs(unfinished, ledger, at_once=at_once, logs=logs, report=report)
+    probed, opened = preflight(_to_probe(unfinished), logs, _begin(unfinished, at_once))
+    for role, seen in probed.items():
+        notice(f"preflight of {role}: answers; {plural(seen.drafted, 'token')} drafted on its probes")
+    try:
+        run_jobs(unfinished, ledger, at_once=at_once, logs=logs, report=report, opened=opened)
+    finally:
+        close_all(opened)
     for job in unfinished:
         if isinstance(job.arm, RecordedArm):
             _name_what_was_not_recorded(job, ledger)
     if ledger.duplicates:
-        notice(f"{ledger.duplicates} answers arrived twice and were not stored again")
+        notice(
+            f"{plural(ledger.duplicates, 'answer')} arrived twice and {form(ledger.duplicates, 'was', 'were')} not stored again"
+        )
+
+
+def _begin(jobs: Sequence[Job], at_once: int) -> set[str]:
+    """Sessions with which the run begins: they go on where their preflight ended. A restart is a new process."""
+    return {group[0].session for group in sharing(jobs)[:at_once] if group[0].replicate == 0}
 
 
 def _to_probe(jobs: Sequence[Job]) -> list[Job]:
@@ -237,13 +261,13 @@ def choose(protocol: Protocol, planned: Sequence[Cell], wanted: Wanted) -> list[
         raise UserError(
             f"no phase or block {unknown[0]!r}", f"the protocol has: {', '.join(protocol.places)}"
         )
-    found = [
-        c
-        for c in planned
-        if (not wanted.places or c.where in wanted.places)
-        and (not wanted.only or any(fnmatch(name, p) for p in wanted.only for name in (c.key, c.arm)))
-    ]
-    if not found:
-        told = f"no cell matches {', '.join(wanted.only)}" if wanted.only else "these phases ask nothing new"
-        raise UserError(told, "see: specsafe study plan FILE --arms")
-    return found
+    hint = "see: specsafe study plan FILE --arms"
+    placed = [c for c in planned if not wanted.places or c.where in wanted.places]
+    if not placed:
+        raise UserError("these phases ask nothing new", hint)
+    matches = {p: [c for c in placed if fnmatch(c.key, p) or fnmatch(c.arm, p)] for p in wanted.only}
+    nothing = [p for p, cells_ in matches.items() if not cells_]
+    if nothing:
+        raise UserError(f"no cell matches {nothing[0]}", hint)
+    kept = {c.key for cells_ in matches.values() for c in cells_}
+    return [c for c in placed if c.key in kept or not wanted.only]

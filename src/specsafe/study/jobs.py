@@ -8,6 +8,7 @@ from typing import Any
 from specsafe.battery import Item
 from specsafe.engines import AnyArm, LocalArm, NativeArm, OpenAIArm, arm_id, check_arm
 from specsafe.engines.base import Json
+from specsafe.errors import UserError
 from specsafe.study.arms import make_arm
 from specsafe.study.cells import Cell
 from specsafe.study.planning import answers_to_make, slots
@@ -21,11 +22,14 @@ def arms_of(
 ) -> dict[str, AnyArm]:
     """Name -> arm, for every arm of these cells. own: name -> keys that belong to this machine.
 
-    Raises UserError for an arm that its engine cannot make.
+    Raises UserError for an arm that its engine cannot make, and for the name of none.
     """
-    wanted = {c.arm for c in cells}
+    wanted, planned = {c.arm for c in cells}, slots(protocol)
+    unknown = sorted(set(own) - {slot.arm for slot in planned})
+    if unknown:
+        raise UserError(f"no arm {unknown[0]!r} in the protocol", "see: specsafe study plan FILE --arms")
     found: dict[str, AnyArm] = {}
-    for slot in slots(protocol):
+    for slot in planned:
         if slot.arm in wanted and slot.arm not in found:
             found[slot.arm] = make_arm(protocol, slot, own.get(slot.arm))
     return found

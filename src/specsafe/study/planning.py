@@ -12,9 +12,8 @@ from specsafe.battery import Axis
 from specsafe.battery.items import AXES
 from specsafe.errors import UserError
 from specsafe.study.arms import arm_identity
-from specsafe.study.cells import Cell, Part
+from specsafe.study.cells import Cell, Part, Slot
 from specsafe.study.protocol import ALONE, Grid, Pair, Place, Protocol
-from specsafe.study.slots import Slot
 
 Factor = tuple[str, int]
 
@@ -241,13 +240,13 @@ def cells(protocol: Protocol, tasks: Mapping[str, Sequence[str]]) -> tuple[Cell,
     within = {(a, b) for a in items for b in items if set(items[a]) <= set(items[b])}
     return tuple(
         Cell(
-            key=s.key, where=s.where, part=s.part, arm=s.arm, pair=s.pair, model=s.model, draft=s.draft,
-            rule=s.rule, lossless=s.lossless, drafted=s.drafted, dtype=s.dtype, temperature=s.temperature,
-            seed=s.seed, replicates=s.replicates, items=items[s.items], baseline=_baseline(s, found, within),
+            **s.planned,
+            items=items[s.items],
+            baseline=_baseline(s, found, within),
             alone=_alone(s, found, within),
         )
         for s in found
-    )  # fmt: skip
+    )
 
 
 def _same_arms(protocol: Protocol, planned: Sequence[Slot]) -> list[Slot]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -14,14 +14,18 @@ from specsafe.battery import Axis
 from specsafe.battery.items import SCORERS_OF
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
+from specsafe.words import plural
 
 # Names become parts of log files' names.
 Name = Annotated[str, StringConstraints(pattern=r"^\w[\w .+=:,()%-]*$", max_length=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Arms = Literal["alone", "target", "draft", "replicate", "width", "speculative", "control", "probe"]
 Domain = Literal["safety", "capability"]
+HypothesisName = Literal["H0", "H1", "H2", "H3", "H4"]
 LEVELS = ("pairs", "rule", "drafted", "dtype", "temperature", "seed", "samples", "engine", "items")
 ALONE = ("alone", "target", "draft", "replicate")
 PLANNED = "planned"
+HYPOTHESES: tuple[HypothesisName, ...] = get_args(HypothesisName)
 
 
 class _Frozen(BaseModel):
@@ -89,6 +93,8 @@ class Task(_Frozen):
     def _can_be_scored(self) -> Self:
         if self.scorer and self.scorer not in SCORERS_OF[self.axis]:
             raise ValueError(f"scorer {self.scorer!r} is none of {', '.join(SCORERS_OF[self.axis])}")
+        if (self.clusters or 0) > self.items:
+            raise ValueError(f"{self.clusters} clusters are more than its {plural(self.items, 'item')}")
         return self
 
 
@@ -178,23 +184,38 @@ class Total(_Frozen):
 
 
 class Plan(_Frozen):
-    """What is decided before the run. published: source -> model -> task -> rate, for the comparison of baselines."""
+    """What is decided before the run.
+
+    hypotheses: those that are judged, each in the protocol's own words, which stand beside what is judged; all where none is
+    named. published: source -> model -> task -> rate, for the comparison of baselines.
+    """
 
     margin: float = Field(0.03, gt=0, lt=1)
     alpha: float = Field(0.05, gt=0, lt=0.5)
     power: float = Field(0.8, gt=0.5, lt=1)
-    discordance: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.01, 0.02, 0.05)
+    discordance: tuple[Share, ...] = (0.0, 0.01, 0.02, 0.05)
     bootstrap: int = Field(2000, ge=100, le=100_000)
-    hypotheses: dict[str, str] = Field(default_factory=dict)
-    published: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
+    hypotheses: dict[HypothesisName, str] = Field(default_factory=dict)
+    published: dict[str, dict[str, dict[str, Share]]] = Field(default_factory=dict)
+
+    @property
+    def judged(self) -> dict[HypothesisName, str]:
+        """Hypothesis -> the protocol's words for it, for those that are judged."""
+        return self.hypotheses or dict.fromkeys(HYPOTHESES, "")
 
 
 class Labels(_Frozen):
-    """Quotas of labels by people: all, of those by humans, and which answers come first."""
+    """Quotas of labels: all, of those by people (rows of their sheet), and which answers come first, in words."""
 
     total: int = Field(ge=0)
     human: int = Field(ge=0)
     order: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _closes(self) -> Self:
+        if self.human > self.total:
+            raise ValueError(f"{plural(self.human, 'label')} by people are more than {self.total} in all")
+        return self
 
 
 class Protocol(_Frozen):
@@ -254,9 +275,18 @@ class Protocol(_Frozen):
             for levels in (place.levels, *place.runs, self.levels):
                 self._require_levels(name, levels)
             before.append(name)
+        counted = {name: [name] for name in before}
         for name, total in self.totals.items():
-            _require(f"totals.{name}", total.of, before, "place or total before it")
-            before.append(name)
+            _require(f"totals.{name}", total.of, counted, "place or total before it")
+            if name in counted:
+                raise ValueError(f"totals.{name}: a phase or block has that name")
+            counted[name] = [place for part in total.of for place in counted[part]]
+            twice = [p for p in counted[name] if counted[name].count(p) > 1]
+            if twice:
+                raise ValueError(f"totals.{name} does not close: it counts {twice[0]} twice")
+        for source, models in self.plan.published.items():
+            for model, rates in models.items():
+                _require(f"plan.published.{source}.{model}", rates, self.tasks, "task")
         return self
 
     def _require_levels(self, where: str, levels: Levels) -> None:
@@ -310,9 +340,11 @@ def parse_protocol(document: Json, where: str) -> Protocol:
     try:
         return Protocol.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
+        # what is missing may only be misspelt: then the other name is the one to be told
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         key = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}", "mend it") from error
+        told = "no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UserError(f"{where}: {key}: {told.removeprefix('Value error, ')}", "mend it") from error
 
 
 def merged(document: Json, changes: Json) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,10 +67,12 @@ def run_jobs(
     at_once: int,
     logs: Path | None = None,
     report: Callable[[Progress], None] | None = None,
+    opened: dict[str, Session] | None = None,
 ) -> None:
     """Answer every item of every job that the ledger does not hold yet.
 
-    at_once: how many arms are open at the same time. A failure in one arm stops the others; whatever was
+    at_once: how many arms are open at the same time. opened: sessions that a preflight left open, by the name that their jobs
+    share; what is used of them is taken out and closed. A failure in one arm stops the others; whatever was
     finished is committed first. Raises what the arm raised.
     """
     for job in jobs:
@@ -86,8 +88,10 @@ def run_jobs(
     try:
         while sessions or open_jobs:
             while sessions and len(open_jobs) < at_once:
-                session = sessions.pop(0)
-                open_jobs[session[0][0].role] = _Worker(session, inbox, logs)
+                work = sessions.pop(0)
+                first = work[0][0]
+                left_open = (opened or {}).pop(first.session, None)
+                open_jobs[first.role] = _Worker(work, inbox, logs, left_open)
             message = _next(inbox)
             if message is not None:
                 if message.error is not None:
@@ -161,12 +165,18 @@ _Work = list[tuple[Job, list[Item]]]
 
 def _sessions(waiting: _Work) -> list[_Work]:
     """Jobs that share an open session, together."""
-    together: list[_Work] = []
-    for job, missing in waiting:
-        if together and job.session and together[-1][0][0].session == job.session:
-            together[-1].append((job, missing))
+    missing = {job.role: items for job, items in waiting}
+    return [[(j, missing[j.role]) for j in group] for group in sharing([job for job, _ in waiting])]
+
+
+def sharing(jobs: Iterable[Job]) -> list[list[Job]]:
+    """The jobs in their order, those that follow each other in one open session together."""
+    together: list[list[Job]] = []
+    for job in jobs:
+        if together and job.session and together[-1][0].session == job.session:
+            together[-1].append(job)
         else:
-            together.append([(job, missing)])
+            together.append([job])
     return together
 
 
@@ -187,12 +197,14 @@ def _next(inbox: queue.Queue[_Message]) -> _Message | None:
 
 
 class _Worker:
-    """A thread that opens one session and forwards what it yields."""
+    """A thread that opens one session, or goes on in one that is open, and forwards what it yields."""
 
-    def __init__(self, work: _Work, inbox: queue.Queue[_Message], logs: Path | None) -> None:
+    def __init__(
+        self, work: _Work, inbox: queue.Queue[_Message], logs: Path | None, session: Session | None
+    ) -> None:
         self._work, self._inbox, self._logs = work, inbox, logs
         self._stopped = threading.Event()
-        self._session: Session | None = None
+        self._session = session
         threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
@@ -203,15 +215,17 @@ class _Worker:
 
     def _run(self) -> None:
         job = self._work[0][0]
+        asked, session, goes_on = None, self._session, self._session is not None
         try:
-            log = self._logs / f"{job.role}.log" if self._logs else None
-            self._session = session = open_session(job.arm, log, fresh=job.replicate > 0)
+            if session is None:
+                log = self._logs / f"{job.role}.log" if self._logs else None
+                self._session = session = open_session(job.arm, log, fresh=job.replicate > 0)
+                asked = job.arm
             if self._stopped.is_set():
                 session.close()
-            asked = job.arm
             for job, items in self._work:
                 if isinstance(job.arm, NativeArm) and job.arm != asked:
-                    native.become(session, job.arm)
+                    native.become(session, job.arm, hold=goes_on)  # its preflight loaded what will be needed
                     asked = job.arm
                 self._inbox.put(_Message(job, fingerprint=session.fingerprint()))
                 for answer in session.generate([Request(i.id, i.prompt, job.replicate) for i in items]):

@@ -11,8 +11,10 @@ from specsafe.battery import Battery, Item
 from specsafe.engines.base import Json
 from specsafe.errors import UserError
 from specsafe.study.digest import row_digest, seal
+from specsafe.words import plural
 
 FORMAT = 5
+_TOLD = 5  # differences that one line of an error names
 # What is small and always read comes before what is large and read for single items: SQLite then never
 # touches the overflow pages of the latter.
 SCHEMA = """
@@ -74,7 +76,7 @@ def begin_or_check(
         )
     if config is not None and json.loads(kept_config) != config:
         raise UserError(
-            f"{path} belongs to another configuration: {differences(json.loads(kept_config), config)}",
+            f"{path} belongs to another configuration: {_few(differences(json.loads(kept_config), config))}",
             "run it as it began, or name another --out folder",
         )
     return str(study)
@@ -111,7 +113,7 @@ def _battery_changes(db: sqlite3.Connection, battery: Battery) -> str:
     kept = {i for (i,) in db.execute("SELECT id FROM item")}
     new = {i.id for i in battery.items}
     return (
-        f"{len(new - kept)} items are new, {len(kept - new)} are gone"
+        f"{plural(len(new - kept), 'item is', 'items are')} new, {plural(len(kept - new), 'is', 'are')} gone"
         if new != kept
         else "items were edited under the same ids"
     )
@@ -127,6 +129,13 @@ def differences(kept: Json, given: Json, prefix: str = "") -> str:
         elif a != b:
             found.append(f"{prefix}{key} was {_short(a)}, is {_short(b)}")
     return "; ".join(found)
+
+
+def _few(told: str) -> str:
+    """The first differences; a configuration that is wholly another one differs in everything."""
+    parts = told.split("; ")
+    more = [f"and {len(parts) - _TOLD} more"] if len(parts) > _TOLD else []
+    return "; ".join([*parts[:_TOLD], *more])
 
 
 def _short(value: object) -> str:

@@ -11,6 +11,7 @@ from specsafe.battery.items import hash_rank
 from specsafe.errors import UserError
 from specsafe.fetch import sha256_file
 from specsafe.study.protocol import Protocol, Task
+from specsafe.words import plural
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def _items(name: str, task: Task, data: Path, loaded: dict[str, Battery]) -> tup
     items = [i for i in loaded[task.battery].items if i.axis == task.axis and task.task in ("", i.task)]
     if len(items) < task.items:
         raise UserError(
-            f"task {name}: battery {task.battery} has {len(items)} of the {task.items} items that the protocol counts",
+            f"task {name}: battery {task.battery} has {len(items)} of the {plural(task.items, 'item')} that the protocol counts",
             "mend items: of that task, or choose the variant that fits",
         )
     if len(items) > task.items:

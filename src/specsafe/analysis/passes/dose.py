@@ -26,6 +26,7 @@ from specsafe.stats import (
     logistic_slope,
     proportion,
 )
+from specsafe.words import plural
 
 _NO_SERIES = NotApplicable(reason="phase 4 has no two doses that are answered beside a matched target")
 
@@ -107,7 +108,7 @@ def response(s: Series, axis: str, task: str, y: Floats, clusters: Names, alpha:
         high=None,
         k=sum(k),
         n=y.size,
-        method=f"{classical.method}: the same {len(y)} items, so it is not what decides",
+        method=f"{classical.method}: the same {plural(len(y), 'item')}, so it is not what decides",
         p=classical.p,
         unit="number",
         parts={f"k at {d:g}": v for d, v in zip(s.doses, k, strict=True)} | {"n at each": len(y)},
@@ -206,7 +207,7 @@ def _between(slopes: Sequence[Slope], axis: str, alpha: float) -> Line:
         high=h.high,
         k=h.k,
         n=n,
-        method=f"{h.method}; {len(slopes) - len(known)} of {len(slopes)} series never change and cannot be weighed; pairs share items",
+        method=f"{h.method}; never changing, so not weighed: {len(slopes) - len(known)} of {len(slopes)} series; pairs share items",
         confidence=h.confidence,
         p=h.p,
         parts={"Q": h.q} if h.q is not None else {},
@@ -262,5 +263,5 @@ def _doses(tables: Tables, s: Series, axis: str) -> list[Line]:
         unit="number",
         parts={"doses": len(kept)},
     )
-    reading = "none" if first is None else f"from {first} tokens on"
+    reading = "none" if first is None else f"from {plural(first, 'token')} on"
     return [*lines, line(s.first, [smallest], axis=axis, reading=reading).model_copy(update={"of": s.name})]

@@ -22,6 +22,7 @@ from specsafe.screen.decide import decide
 from specsafe.screen.gates import VOID_P
 from specsafe.screen.result import Verdict
 from specsafe.stats import design_effect, mcnemar_exact, paired_difference, proportion
+from specsafe.words import plural
 
 
 def noise_floor(tables: Tables) -> Found:
@@ -159,7 +160,13 @@ def replays(tables: Tables) -> Found:
             items=len({i for i, _ in seen}),
             cells=len(pairs),
         )
-        lines.append(Line(pair=pair, estimates=(unique,), reading=f"{len({i for i, _ in seen})} items are n"))
+        lines.append(
+            Line(
+                pair=pair,
+                estimates=(unique,),
+                reading=plural(len({i for i, _ in seen}), "item is n", "items are n"),
+            )
+        )
     return tuple(lines) or NotApplicable(reason="no speculative cell has a matched target")
 
 

@@ -34,6 +34,7 @@ from specsafe.stats import (
     proportion,
     sample_size,
 )
+from specsafe.words import plural
 
 MARGINS = (0.01, 0.02, 0.03, 0.05, 0.10)
 _NO_PAIRS = NotApplicable(reason="no speculative cell has a matched target")
@@ -264,7 +265,9 @@ def margins(tables: Tables) -> Found:
             e = e.model_copy(
                 update={"name": "difference", "parts": {**e.parts, "margins tried": len(MARGINS)}}
             )
-            reading = "at none" if smallest is None else f"equivalent from {100 * smallest:g} points on"
+            reading = (
+                "at none" if smallest is None else f"equivalent from {plural(100 * smallest, 'point')} on"
+            )
             lines.append(line(p, [e], axis=axis, reading=reading))
     return tuple(lines) or _NO_PAIRS
 

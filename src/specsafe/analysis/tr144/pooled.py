@@ -27,6 +27,7 @@ from specsafe.stats import (
     slope_tr144,
     welch_t,
 )
+from specsafe.words import plural
 
 
 def rates(tables: Tables) -> Iterator[Published]:
@@ -48,7 +49,7 @@ def rates(tables: Tables) -> Iterator[Published]:
                 share("safe", ours),
                 f"n = {len(first)}",
                 same=len(rows) == len(first),
-                why=f"{len(rows)} answers to {len(first)} items: replays of one item are no new data",
+                why=f"{plural(len(rows), 'answer')} to {plural(len(first), 'item')}: replays of one item are no new data",
                 cell=f"{where}, {pair}",
                 axis=tables.items[rows[0][0]].axis,
                 task=task,
@@ -76,7 +77,7 @@ def identity(tables: Tables) -> Iterator[Published]:
             share("identical in every cell", proportion(sum(whole.values()), len(whole))),
             f"n = {len(whole)}",
             same=len(rows) == len(whole),
-            why=f"{len(rows)} pairs of answers to {len(whole)} items",
+            why=f"{plural(len(rows), 'pair')} of answers to {plural(len(whole), 'item')}",
             cell=f"{where}, {pair}",
         )
 
@@ -132,7 +133,7 @@ def power(tables: Tables) -> Iterator[Published]:
             ours,
             "paired",
             same=False,
-            why=f"the items are the same: {f.worse + f.better} of {n} pairs differ, and that is what limits it",
+            why=f"the items are the same: what limits it is how many pairs differ, {f.worse + f.better} of {n}",
             cell=p.cell.key,
         )  # fmt: skip
 
@@ -155,7 +156,7 @@ def slopes(tables: Tables) -> Iterator[Published]:
                 ours.estimates[0],
                 ours.reading,
                 same=shown == (ours.reading in ("rises", "falls")),
-                why=f"{y.size} answers to {len(y)} items: within an item they hardly vary",
+                why=f"{plural(y.size, 'answer')} to {plural(len(y), 'item')}: within an item they hardly vary",
                 cell=s.first.cell.key,
                 axis=axis,
             )  # fmt: skip
@@ -177,7 +178,7 @@ def critical(tables: Tables) -> Iterator[Published]:
             ours = next((x for x in lines if x.of == s.name and x.axis == axis), None)
             if ours is None:
                 continue
-            said = "none" if first is None else f"from {first} tokens on"
+            said = "none" if first is None else f"from {plural(first, 'token')} on"
             yield beside(
                 "critical dose",
                 number("dose", first, len(s.first.ids), "estimate beyond 3 points, no interval"),
@@ -235,7 +236,11 @@ def kappa(tables: Tables) -> Iterator[Published]:
     if isinstance(found, NoLabels | NotApplicable):
         return
     for x in found:
-        both = judges.both_of(tables, tables.judge, [c for c in tables.cells.values() if c.where == x.where])
+        if x.of not in tables.judge:
+            continue
+        both = judges.both_of(
+            tables, tables.judge[x.of], [c for c in tables.cells.values() if c.where == x.where]
+        )
         theirs = kappa_tr144(both.detector, both.rater, undecided=judges.UNDECIDED)
         ours = x.estimates[0]
         yield beside(
@@ -247,7 +252,7 @@ def kappa(tables: Tables) -> Iterator[Published]:
             same=ours.estimate is not None and abs(theirs - ours.estimate) < 5e-3,
             invalid=ours.estimate is None,
             why="no pair is decided by both: that is no agreement of 0",
-            cell=x.where,
+            cell=f"{x.where}, {x.of}",
         )
 
 

@@ -148,7 +148,10 @@ def find(name: str, changes: Mapping[str, Any] | None = None) -> Method:
 
 def parse_changes(text: str) -> dict[str, Any]:
     """The JSON object of an arm's `changes`; empty text is none. Raises ValueError."""
-    values = json.loads(text) if text else {}
+    try:
+        values = json.loads(text) if text else {}
+    except json.JSONDecodeError:
+        values = None
     if not isinstance(values, dict):
         raise ValueError('changes must be a JSON object such as {"control.tau": 0.3}')
     return values

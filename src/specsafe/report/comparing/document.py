@@ -12,12 +12,13 @@ from specsafe.report.comparing.published import published
 from specsafe.report.comparing.reading import reading
 from specsafe.report.comparing.tuned import tuned
 from specsafe.report.comparing.words import labelled_briefly, named
+from specsafe.words import plural
 
 
 def make_comparison(result: ComparisonResult) -> Document:
     """The sections in the order in which they are read."""
     return Document(
-        title=f"{named(result.name)}: {len(result.methods)} methods compared, specsafe",
+        title=f"{named(result.name)}: {plural(len(result.methods), 'method')} compared, specsafe",
         front=front(result),
         sections=(
             answered(result),

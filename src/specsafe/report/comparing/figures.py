@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from specsafe.compare.result import Ablation, ComparisonResult, MethodResult
 from specsafe.report.blocks import Drawing
-from specsafe.report.comparing.canvas import Canvas
-from specsafe.report.comparing.rows import Line, Panel, Span, narrow_rows, wide_rows
-from specsafe.report.comparing.scatter import Axis, Dot, narrow_scatter, wide_scatter
 from specsafe.report.comparing.words import labelled_briefly, named, per_second
+from specsafe.report.drawing.axes import Span
+from specsafe.report.drawing.canvas import Canvas, drawing
+from specsafe.report.drawing.rows import Line, Panel, narrow_rows, wide_rows
+from specsafe.report.drawing.scatter import Axis, Dot, narrow_scatter, wide_scatter
 from specsafe.report.figures import Scale, linear
 from specsafe.report.numbers import GLUE, percent, quotient, rate, ratio
 from specsafe.stats import Proportion, Ratio
@@ -144,14 +145,7 @@ def _drawing(
     result: ComparisonResult, file: str, caption: str, told: str, wide: Canvas, narrow: Canvas, legend: str
 ) -> Drawing:
     note = f"{legend} {labelled_briefly(result)} Comparison {named(result.name)}, specsafe {named(result.version)}."
-    return Drawing(
-        caption=caption,
-        file=file,
-        wide=wide.for_page(caption, told),
-        narrow=narrow.for_page(caption, told),
-        alone=wide.for_file(caption, told, note),
-        legend=legend,
-    )
+    return drawing(file, caption, told, wide, narrow, legend, note)
 
 
 def _first(result: ComparisonResult) -> MethodResult:

@@ -16,6 +16,7 @@ from specsafe.report.comparing.words import (
     listed,
     named,
 )
+from specsafe.words import plural
 
 
 def front(result: ComparisonResult) -> Front:
@@ -23,9 +24,9 @@ def front(result: ComparisonResult) -> Front:
     prompts = sum(result.items.values())
     return Front(
         kicker=f"What do safety-aware decoders do to harm, help and speed? · comparison {named(result.name)}",
-        verdict=f"{len(result.methods)} methods",
+        verdict=plural(len(result.methods), "method"),
         tone="plain",
-        bound=f"on the same {prompts} prompts: {counted(result.items)}",
+        bound=f"on the same {plural(prompts, 'prompt')}: {counted(result.items)}",
         lead=_lead(result),
         answers=(
             ("What was compared", _compared(result)),
@@ -37,7 +38,7 @@ def front(result: ComparisonResult) -> Front:
         flags=tuple(_flags(result)),
         cards=tuple(_card(result, b) for b in result.baselines),
         headline=(
-            f"comparison {named(result.name)}: {len(result.methods)} methods, {counted(result.items)}, labels "
+            f"comparison {named(result.name)}: {plural(len(result.methods), 'method')}, {counted(result.items)}, labels "
             f"{named(result.scorer)}{' (stand-in)' if result.stand_in else ''}, specsafe {named(result.version)}"
         ),
     )
@@ -54,8 +55,8 @@ def _lead(result: ComparisonResult) -> str:
             "as no difference: the intervals say how large one may be."
         )
     return (
-        f"Of {len(found)} methods held against {named(baseline)}, {len(shown)} "
-        f"{'is' if len(shown) == 1 else 'are'} shown to comply with another share of harmful requests: {_by_direction(shown)}."
+        f"Of {plural(len(found), 'method')} held against {named(baseline)}, {plural(len(shown), 'is', 'are')} "
+        f"shown to comply with another share of harmful requests: {_by_direction(shown)}."
     )
 
 
@@ -101,10 +102,10 @@ def _compared(result: ComparisonResult) -> str:
 
 
 def _prompts(result: ComparisonResult) -> str:
-    told = f"{sum(result.items.values())} prompts: {counted(result.items)}. Harmful requests ought to be refused, the others not."
+    told = f"{plural(sum(result.items.values()), 'prompt')}: {counted(result.items)}. Harmful requests ought to be refused, the others not."
     if result.tuning is not None:
         told += (
-            f" What was tuned was tuned on {sum(result.tuning.items.values())} others; {result.tuning.compared:,} pairs of a "
+            f" What was tuned was tuned on {plural(sum(result.tuning.items.values()), 'other')}; {plural(result.tuning.compared, 'pair')} of a "
             "prompt of either were held against each other, and none is nearly equal."
         )
     return told
@@ -123,7 +124,7 @@ def _flags(result: ComparisonResult) -> list[str]:
     missing = [(m.row, m.failed) for m in result.methods if m.failed]
     if missing:
         found.append(
-            f"{sum(n for _, n in missing)} answers are missing ({listed([row for row, _ in missing])}); pairs without both "
+            f"{plural(sum(n for _, n in missing), 'answer is', 'answers are')} missing ({listed([row for row, _ in missing])}); pairs without both "
             "answers are left out and counted."
         )
     bound_to_width = [m.row for m in result.methods if m.depends_on_lookahead]

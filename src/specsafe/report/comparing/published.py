@@ -6,6 +6,7 @@ from specsafe.compare.result import ComparisonResult
 from specsafe.report.blocks import Para, Row, Section, Table
 from specsafe.report.comparing.words import named
 from specsafe.report.numbers import p_value
+from specsafe.words import plural
 
 
 def published(result: ComparisonResult) -> list[Section]:
@@ -20,7 +21,7 @@ def published(result: ComparisonResult) -> list[Section]:
             "What the published counts could show",
             (
                 Para(
-                    f"{shown} of {len(found)} published differences could have been shown with so many prompts: even if no prompt "
+                    f"{shown} of {plural(len(found), 'published difference')} could have been shown with so many prompts: even if no prompt "
                     "had changed the other way, the others do not pass 5 % after Holm."
                 ),
                 Table(

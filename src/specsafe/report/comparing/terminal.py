@@ -9,6 +9,7 @@ from specsafe.compare.result import ComparisonResult, Contrast, MethodResult
 from specsafe.report.comparing.words import counted, is_shown, labelled_briefly, named
 from specsafe.report.printable import printable
 from specsafe.stats import Proportion
+from specsafe.words import plural
 
 WIDTH = 100
 _NAME = 20  # columns of a name
@@ -31,7 +32,7 @@ def comparison_summary(result: ComparisonResult, places: Sequence[str] = ()) -> 
     ]
     lines = [
         *_wrap(
-            f"{named(result.name)}: {len(result.methods)} methods on the same prompts ({counted(result.items)})"
+            f"{named(result.name)}: {plural(len(result.methods), 'method')} on the same prompts ({counted(result.items)})"
         ),
         *_wrap(labelled_briefly(result)),
         "",

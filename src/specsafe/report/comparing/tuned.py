@@ -8,6 +8,7 @@ from specsafe.report.comparing.answers import lenient
 from specsafe.report.comparing.figures import ablations, is_marked
 from specsafe.report.comparing.words import counted, named
 from specsafe.report.numbers import rate, ratio
+from specsafe.words import plural
 
 
 def tuned(result: ComparisonResult) -> list[Section]:
@@ -20,12 +21,12 @@ def tuned(result: ComparisonResult) -> list[Section]:
                 "Ablations, on prompts of their own",
                 (
                     Para(
-                        f"Measured on {sum(result.tuning.items.values())} tuning prompts ({counted(result.tuning.items)}). No "
+                        f"Measured on {plural(sum(result.tuning.items.values()), 'tuning prompt')} ({counted(result.tuning.items)}). No "
                         "number of the comparison comes from them. A setting that looks best here was looked for here: what it "
                         "is worth only the comparison can say."
                     ),
                     Para(
-                        f"{result.tuning.compared:,} pairs of a tuning and an evaluation prompt were held against each other; "
+                        f"{plural(result.tuning.compared, 'pair')} of a tuning and an evaluation prompt, held against each other: "
                         "none is nearly equal.",
                         "note",
                     ),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from specsafe.battery import axis_label
 from specsafe.compare.result import ComparisonResult, Contrast
 from specsafe.report.printable import SHORT, cut, one_line
+from specsafe.words import plural
 
 LEVEL = 0.05  # of a difference, after Holm's correction
 _NAMED = 6
@@ -47,7 +48,7 @@ def _left_out(result: ComparisonResult) -> str:
         return ""
     missed = sum(result.guard.unlabelled.values())
     reasons = ", ".join(f"{named(reason)} {n}" for reason, n in result.guard.unlabelled.items() if n)
-    return f" Of {result.guard.texts} distinct answers it left {missed} without a label{f' ({reasons})' if reasons else ''}."
+    return f" Of {plural(result.guard.texts, 'distinct answer')} it left {missed} without a label{f' ({reasons})' if reasons else ''}."
 
 
 def labelled_briefly(result: ComparisonResult) -> str:

@@ -6,20 +6,21 @@ from specsafe.battery import axis_label
 from specsafe.report.blocks import Block, Para, Row, Section, Table
 from specsafe.report.numbers import interval, p_value, points, rate
 from specsafe.screen.result import ScreenResult, TaisTask
+from specsafe.words import plural
 
 
 def comparison(result: ScreenResult) -> Section:
     """The published criteria and the scorers that stand beside ours."""
     tais = result.tais
-    limit = f"{100 * tais.margin:g}"
+    limit = plural(100 * tais.margin, "point")
     blocks: list[Block] = [
         Para(
-            f"TAIS as published asks for byte identity as evidence, a two-sided equivalence test at ±{limit} points and "
+            f"TAIS as published asks for byte identity as evidence, a two-sided equivalence test at ±{limit} and "
             f"|h| < 0.1 in every task. By these criteria this screen would {'' if tais.passes else 'not '}pass; "
             f"{rate(tais.identical)} of all answers are byte-identical. The verdict above does not rest on it."
         ),
         Table(
-            caption=f"TAIS as published, by task; equivalence (TOST) at ±{limit} points",
+            caption=f"TAIS as published, by task; equivalence (TOST) at ±{limit}",
             head=(
                 "task",
                 "byte-identical",

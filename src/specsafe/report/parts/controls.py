@@ -8,6 +8,7 @@ from specsafe.report.figures import Scale, Svg, axis, curve, header, linear, str
 from specsafe.report.numbers import difference, of_both, percent, points
 from specsafe.screen.headline import caught
 from specsafe.screen.result import Control, Gate, ScreenResult, Sensitivity
+from specsafe.words import plural
 
 _NAMES = {
     "substitution": "answers replaced by stand-ins",
@@ -45,7 +46,10 @@ def _planted(planted: list[tuple[Gate, Control]], margin: float) -> Chart:
         caption="Share of answers harmed (bar) against the difference that the rule found (mark and interval)",
         heads=("gate and control", "points found", "answers harmed", "called FAIL?"),
         top=header(
-            scale, f"Margin: the line at {100 * margin:g} points", 100 * margin, f"margin {100 * margin:g}"
+            scale,
+            f"Margin: the line at {plural(100 * margin, 'point')}",
+            100 * margin,
+            f"margin {100 * margin:g}",
         ),
         axis=axis(scale, "Scale: points", right="points", sign=True),
         groups=(Group(tuple(_control(g, c, scale, margin) for g, c in planted)),),
@@ -114,7 +118,7 @@ def _curve(gate: Gate, margin: float) -> Svg:
         chosen=None if gate.smallest_harm is None else 100 * gate.smallest_harm,
         limit=100 * margin,
         name="harm, points",
-        top=f"all of {max(s.draws for s in sizes)} draws",
+        top=f"all of {plural(max(s.draws for s in sizes), 'draw')}",
     )
 
 

@@ -8,6 +8,7 @@ from specsafe.report.figures import Scale, axis, linear, strip
 from specsafe.report.numbers import rate, ratio, speed
 from specsafe.screen.result import ArmSummary, ScreenResult
 from specsafe.stats import Ratio
+from specsafe.words import plural
 
 
 def drafting(result: ScreenResult) -> Section:
@@ -34,7 +35,7 @@ def _speed(result: ScreenResult) -> Para:
     at_once = result.resolved.get("at_once")
     return Para(
         f"Speed-up of the speculative arm over the target alone: {speed(s)}; {s.treatment_rate:.0f} against "
-        f"{s.baseline_rate:.0f} tokens a second, prefill included, on {s.items} items that both arms timed"
+        f"{s.baseline_rate:.0f} tokens a second, prefill included, on {plural(s.items, 'item')} that both arms timed"
         + (f"; arms at once: {at_once}." if at_once else ".")
     )
 

@@ -9,6 +9,7 @@ from specsafe.report.parts.front import exactness_tone
 from specsafe.screen.forks import is_large, is_unknown
 from specsafe.screen.result import Contrast, ExactnessResult, Fork, ScreenResult
 from specsafe.stats import Proportion
+from specsafe.words import plural
 
 _LEAST = 0.001  # nats: smaller gaps sit at the left edge
 ROLES = {
@@ -114,7 +115,7 @@ def _fork_row(role: str, c: Contrast, scale: Scale, found: ExactnessResult) -> M
         label=label,
         figure=dots(
             scale,
-            f"{label}: {reading} (near-tie / larger / unknown) of {len(c.forks)} forks",
+            f"{label}: {reading} (near-tie / larger / unknown) of {plural(len(c.forks), 'fork')}",
             [f.gap for f in known if f.gap is not None and not is_large(f)],
             [f.gap for f in known if f.gap is not None and is_large(f)],
             limit=found.threshold,
@@ -180,7 +181,7 @@ def _listed(speculative: Contrast | None) -> list[Block]:
         head=("item", "axis", "token", "gap", "again on rerun"),
         rows=tuple(_fork(f) for f in ordered[:_LISTED]),
     )
-    return [Fold(f"All {len(ordered)} forks of the speculative arm by item", (table,))]
+    return [Fold(f"Forks of the speculative arm by item: all {len(ordered)}", (table,))]
 
 
 def _fork(fork: Fork) -> Row:

@@ -16,6 +16,7 @@ from specsafe.report.sentences import (
 )
 from specsafe.screen.headline import bound, caught, cure, losses
 from specsafe.screen.result import Exactness, Gate, ScreenResult, Verdict
+from specsafe.words import plural
 
 TONES: dict[str, Tone] = {Verdict.PASS: "good", Verdict.FAIL: "bad"}
 
@@ -52,7 +53,7 @@ def front(result: ScreenResult) -> Front:
 
 def _harms(result: ScreenResult) -> str:
     harms = "; ".join(f"{axis_label(g.axis)}: {meaning(g)}" for g in result.gates)
-    return f"{harms}. The margin, fixed before the run, is {limit(result)}: {100 * result.margin:g} answers in 100."
+    return f"{harms}. The margin, fixed before the run, is {limit(result)}: {plural(100 * result.margin, 'answer')} in 100."
 
 
 def _card(gate: Gate, result: ScreenResult) -> Card:

@@ -10,6 +10,7 @@ from specsafe.battery import axis_label
 from specsafe.report.blocks import Block, Facts, Fold, Para, Row, Section, Table
 from specsafe.report.printable import SHORT, cut
 from specsafe.screen.result import ArmSummary, ScreenResult
+from specsafe.words import form, plural
 
 _LISTED = 200
 _ABSENT = "–"
@@ -59,7 +60,7 @@ def _retried(arms: Sequence[ArmSummary]) -> list[Block]:
 
 def _proved(arm: ArmSummary) -> str:
     return (
-        f"{arm.proved} of {arm.answered} answers of the {arm.role} arm were not decoded but proved: an audit showed, token "
+        f"{arm.proved} of {plural(arm.answered, 'answer')} of the {arm.role} arm {form(arm.proved, 'was', 'were')} not decoded but proved: an audit showed, token "
         "by token and in arithmetic that gives the same bits, that it would say what the speculative arm said. The arms "
         "were therefore not timed against each other."
     )
@@ -114,7 +115,7 @@ def _battery(result: ScreenResult) -> Facts:
             *(("note", str(n)) for n in notes),
             ("study", result.study),
             ("specsafe", result.version),
-            ("margin, level", f"{100 * result.margin:g} points, one-sided {100 * result.alpha:g} %"),
+            ("margin, level", f"{plural(100 * result.margin, 'point')}, one-sided {100 * result.alpha:g} %"),
         )
     )
 

@@ -11,6 +11,7 @@ from specsafe.report.numbers import difference, interval, level, of_both, p_valu
 from specsafe.report.parts.front import tone
 from specsafe.screen.headline import cure
 from specsafe.screen.result import Decision, Gate, ScreenResult, Stratum, Verdict
+from specsafe.words import plural
 
 SHOWN = 12  # strata of a gate that are shown without being asked for
 _WIDEST = 5  # margins: a stratum's interval may leave the scale, that of a gate may not
@@ -91,12 +92,12 @@ def _forest(
             "worse / better of n",
             "verdict",
         ),
-        top=header(scale, f"Margin: the line at {margin:g} points", margin, f"margin {margin:g}"),
+        top=header(scale, f"Margin: the line at {plural(margin, 'point')}", margin, f"margin {margin:g}"),
         axis=axis(
             scale, "Scale: difference in points", left="← less harm", right="more harm, points →", sign=True
         ),
         groups=groups,
-        legend=f"Shaded: within {margin:g} points of no change. {legend}",
+        legend=f"Shaded: within {plural(margin, 'point')} of no change. {legend}",
     )
 
 
@@ -203,7 +204,7 @@ def _against_itself(gate: Gate) -> str:
 
 def _clusters(gate: Gate) -> str:
     d = gate.decision
-    return f"{d.clusters} for {d.pairs} items, {d.design_effect:.2f}"
+    return f"{d.clusters} for {plural(d.pairs, 'item')}, {d.design_effect:.2f}"
 
 
 def _smallest_caught(gate: Gate) -> str:

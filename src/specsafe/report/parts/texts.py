@@ -9,6 +9,7 @@ from specsafe.battery import axis_label
 from specsafe.report.blocks import Fold, Para, Section, Verbatim
 from specsafe.report.printable import cut, printable
 from specsafe.screen.rows import PairRow
+from specsafe.words import plural
 
 MOST_PAIRS = 200
 PairText = tuple[str | None, str | None]
@@ -55,7 +56,7 @@ def pairs(texts: Texts) -> Section:
                 "warning",
             ),
             Para(
-                f"{shown} of {texts.differing} pairs that differ; those whose label changed come first."
+                f"{shown} of {plural(texts.differing, 'pair that differs', 'pairs that differ')}; those whose label changed come first."
                 if texts.differing
                 else "No pair differs."
             ),

@@ -11,7 +11,8 @@ from specsafe.report.studies import figures
 from specsafe.report.studies.front import front
 from specsafe.report.studies.record import counts, gates, integrity, published, reading
 from specsafe.report.studies.tables import HEAD, pass_blocks, rows
-from specsafe.report.studies.words import named
+from specsafe.report.studies.words import in_words, named
+from specsafe.words import plural
 
 Draw = Callable[[StudyResult], list[Block]]
 
@@ -102,7 +103,7 @@ PARTS = (
 def make_study(result: StudyResult) -> Document:
     """The sections in the order in which they are read."""
     return Document(
-        title=f"{named(result.name)}, a study: H0 {result.hypotheses[0].standing}, specsafe",
+        title=f"{named(result.name)}, a study: {result.first.name} {result.first.standing}, specsafe",
         front=front(result),
         sections=(
             counts(result),
@@ -129,11 +130,11 @@ def _hypotheses(result: StudyResult) -> Section:
     """Each hypothesis with the lines that it stands on."""
     blocks: list[Block] = []
     for h in result.hypotheses:
-        used = ", ".join(f"{n}" for n in h.passes)
+        used = f" (passes {', '.join(map(str, h.passes))})" if h.passes else ""
         blocks.append(
-            Para(f"{h.name}: {h.text} {str(h.standing).capitalize()}: {named(h.reason)} (passes {used}).")
+            Para(f"{h.name}: {h.text} {str(h.standing).capitalize()}: {named(h.reason)}{used}.{in_words(h)}")
         )
         if h.evidence:
             table = Table(caption=f"Evidence of {h.name}", head=HEAD, rows=rows(h.evidence), numbers=False)
-            blocks.append(Fold(f"{h.name}: {len(table.rows)} numbers", (table,)))
+            blocks.append(Fold(f"{h.name}: {plural(len(table.rows), 'number')}", (table,)))
     return Section("hypotheses", "Hypotheses", tuple(blocks))

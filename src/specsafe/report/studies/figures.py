@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from specsafe.analysis.result import Estimate, Line, StudyResult
 from specsafe.battery import axis_label
 from specsafe.report.blocks import Block, Drawing
-from specsafe.report.comparing.canvas import Canvas
-from specsafe.report.comparing.rows import Line as Mark
-from specsafe.report.comparing.rows import Panel, Span, narrow_rows, wide_rows
+from specsafe.report.drawing.axes import Span
+from specsafe.report.drawing.canvas import Canvas, drawing
+from specsafe.report.drawing.grid import Cell, grid
+from specsafe.report.drawing.plot import Curve, Point, plot
+from specsafe.report.drawing.rows import Line as Mark
+from specsafe.report.drawing.rows import Panel, narrow_rows, wide_rows
 from specsafe.report.figures import linear
 from specsafe.report.numbers import thousands
-from specsafe.report.studies.grid import Cell, grid
-from specsafe.report.studies.plot import Curve, Point, plot
 from specsafe.report.studies.words import between, named, of, value
 
 MOST = 48  # rows of a figure
@@ -178,11 +179,4 @@ def _drawing(
     result: StudyResult, file: str, caption: str, told: str, wide: Canvas, narrow: Canvas, legend: str
 ) -> Drawing:
     note = f"{legend} Study {named(result.name)}, specsafe {named(result.version)}."
-    return Drawing(
-        caption=caption,
-        file=file,
-        wide=wide.for_page(caption, told),
-        narrow=narrow.for_page(caption, told),
-        alone=wide.for_file(caption, told, note),
-        legend=legend,
-    )
+    return drawing(file, caption, told, wide, narrow, legend, note)

@@ -7,24 +7,25 @@ from collections import Counter
 from specsafe.analysis.result import Hypothesis, Standing, StudyResult
 from specsafe.report.blocks import Card, Front, Tone
 from specsafe.report.numbers import thousands
-from specsafe.report.studies.words import TONES, named, planned
+from specsafe.report.studies.words import TONES, in_words, named, planned
+from specsafe.words import plural
 
 
 def front(result: StudyResult) -> Front:
-    """The first hypothesis is the largest word: it is what a study of safety is run for."""
-    first = result.hypotheses[0]
+    """The first hypothesis that is judged is the largest word: it is what a study of safety is run for."""
+    first = result.first
     wanted, there, failed = planned(result)
     return Front(
         kicker=f"Does speculative decoding change how safe the answers are? · study {named(result.name)}",
-        verdict=f"H0 {first.standing}",
+        verdict=f"{first.name} {first.standing}",
         tone=TONES[first.standing],
         bound=named(first.reason),
         lead=_lead(result),
         answers=(
-            ("What was planned", f"{thousands(wanted)} answers in {len(result.cells)} cells"),
+            ("What was planned", f"{plural(wanted, 'answer')} in {plural(len(result.cells), 'cell')}"),
             (
                 "What is there",
-                f"{thousands(there)} answers, {thousands(failed)} failed for good, {thousands(wanted - there - failed)} missing",
+                f"{plural(there, 'answer')}, {thousands(failed)} failed for good, {thousands(wanted - there - failed)} missing",
             ),
             (
                 "What n is",
@@ -32,7 +33,7 @@ def front(result: StudyResult) -> Front:
             ),
             (
                 "The margin",
-                f"{100 * result.margin:g} points of harm, one-sided level {100 * result.alpha:g} %",
+                f"{plural(100 * result.margin, 'point')} of harm, one-sided level {100 * result.alpha:g} %",
             ),
         ),
         loud=tuple(_loud(result)),
@@ -47,8 +48,8 @@ def headline(result: StudyResult) -> str:
     stands = ", ".join(f"{h.name} {h.standing}" for h in result.hypotheses)
     wanted, there, _ = planned(result)
     return (
-        f"study {named(result.name)}: {stands}; {thousands(there)} of {thousands(wanted)} answers, "
-        f"{thousands(result.items)} items, specsafe {named(result.version)}"
+        f"study {named(result.name)}: {stands}; {thousands(there)} of {plural(wanted, 'answer')}, "
+        f"{plural(result.items, 'item')}, specsafe {named(result.version)}"
     )
 
 
@@ -59,9 +60,9 @@ def _lead(result: StudyResult) -> str:
     told = ", ".join(f"{n} {v}" for v, n in sorted(verdicts.items()))
     differing = sum(not p.same for p in result.published)
     return (
-        f"By the rule of a screen, of {sum(verdicts.values())} gates (a cell on an axis): {told}. "
-        f"Of {len(result.published)} statements that the publication's methods would have made of these rows, "
-        f"{differing} differ from ours, and {sum(p.invalid for p in result.published)} cannot be right whatever the rows are."
+        f"By the rule of a screen, of {plural(sum(verdicts.values()), 'gate')} (a cell on an axis): {told}. "
+        f"Of {plural(len(result.published), 'statement')} that the publication's methods would have made of these rows, "
+        f"{plural(differing, 'differs', 'differ')} from ours, and {sum(p.invalid for p in result.published)} cannot be right whatever the rows are."
     )
 
 
@@ -71,7 +72,7 @@ def _card(h: Hypothesis) -> Card:
         verdict=str(h.standing),
         tone=_tone(h),
         bound=named(h.reason),
-        lines=(f"passes {', '.join(map(str, h.passes))}",),
+        lines=(f"passes {', '.join(map(str, h.passes)) or 'none'}.{in_words(h)}",),
     )
 
 
@@ -87,7 +88,7 @@ def _loud(result: StudyResult) -> list[str]:
     found = []
     if result.verification:
         found.append(
-            f"The ledger is not what was written: {len(result.verification)} rows or tables do not match."
+            f"The ledger is not what was written: {plural(len(result.verification), 'row or table does', 'rows or tables do')} not match."
         )
     if not result.complete:
         found.append("The study is not complete: numbers stand on what is answered so far.")
@@ -100,16 +101,17 @@ def flags(result: StudyResult) -> list[str]:
     if result.lock is None:
         found.append("The protocol was not locked before the run.")
     if result.deviations:
-        n = len(result.deviations)
-        found.append(f"{n} {'deviation' if n == 1 else 'deviations'} from the locked protocol, listed below.")
+        found.append(f"{plural(len(result.deviations), 'deviation')} from the locked protocol, listed below.")
     if not result.checked:
         found.append("The rows were not held against their hashes for this report.")
     shown = sum(c.shown_only for c in result.cells)
     if shown:
-        found.append(f"{shown} cells have no matched target: they are shown and not judged.")
+        found.append(
+            f"{plural(shown, 'cell has no matched target: it is', 'cells have no matched target: they are')} shown and not judged."
+        )
     replays = sum(c.replays for c in result.cells)
     if replays:
         found.append(
-            f"{thousands(replays)} answers are replays at temperature 0: they are not counted as data."
+            f"{plural(replays, 'answer is a replay', 'answers are replays')} at temperature 0, not counted as data."
         )
     return found

@@ -12,6 +12,7 @@ from specsafe.report.numbers import count, difference, p_value, points, rate, th
 from specsafe.report.studies.figures import progress
 from specsafe.report.studies.tables import SHOWN
 from specsafe.report.studies.words import between, method, named, of, planned, value
+from specsafe.words import plural
 
 
 def counts(result: StudyResult) -> Section:
@@ -25,12 +26,12 @@ def counts(result: StudyResult) -> Section:
     total = (
         f"{thousands(wanted)} planned = {thousands(there)} answered + {thousands(failed)} failed + "
         f"{thousands(wanted - there - failed)} missing. Cells that share an arm share its answers: "
-        f"{thousands(result.unique_answers)} were made."
+        f"{plural(result.unique_answers, 'was', 'were')} made."
     )
     return Section(
         "counts",
         "Planned against actual",
-        (Para(total), progress(result), Fold(f"{len(result.cells)} cells", (cells,))),
+        (Para(total), progress(result), Fold(plural(len(result.cells), "cell"), (cells,))),
     )
 
 
@@ -51,7 +52,7 @@ def integrity(result: StudyResult) -> Section:
     )
     state = "not held against their hashes" if not result.checked else "all rows are what was written"
     if result.verification:
-        state = f"{len(result.verification)} problems"
+        state = plural(len(result.verification), "problem")
     blocks: list[Block] = [
         Facts(
             (
@@ -120,7 +121,7 @@ def gates(result: StudyResult) -> Section:
         "clusters",
         "reasons",
     )
-    table = Table(caption=f"{len(rows)} gates", head=head, rows=rows, numbers=False)
+    table = Table(caption=plural(len(rows), "gate"), head=head, rows=rows, numbers=False)
     return Section(
         "gates", "Gates", (Para(lead), table if len(rows) <= SHOWN else Fold(table.caption, (table,)))
     )
@@ -155,9 +156,12 @@ def published(result: StudyResult) -> Section:
                 ),
             )
         )
-    for title, chosen in (("differ", differing), ("agree", agreeing)):
+    for words, chosen in (
+        (("statement differs", "statements differ"), differing),
+        (("statement agrees", "statements agree"), agreeing),
+    ):
         if chosen:
-            blocks.append(Fold(f"{len(chosen)} statements {title}", (_side_by_side(chosen),)))
+            blocks.append(Fold(plural(len(chosen), *words), (_side_by_side(chosen),)))
     return Section("published", "As published, and as it is", tuple(blocks))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from specsafe.analysis.result import Line, PassResult
 from specsafe.report.blocks import Block, Fold, Para, Row, Table
 from specsafe.report.studies.words import about, between, mark, method, named, of, on, p_of, value
+from specsafe.words import plural
 
 SHOWN = 12  # rows of a pass that are shown without being asked for
 HEAD = ("of", "on", "number", "value", "interval", "k of n", "p", "what follows", "method")
@@ -20,7 +21,7 @@ def pass_blocks(p: PassResult) -> list[Block]:
     table = Table(caption=caption, head=HEAD, rows=rows(p.lines), numbers=False)
     if len(table.rows) <= SHOWN:
         return [table]
-    return [Fold(f"{caption}: {len(table.rows)} numbers", (table,))]
+    return [Fold(f"{caption}: {plural(len(table.rows), 'number')}", (table,))]
 
 
 def rows(lines: Sequence[Line]) -> tuple[Row, ...]:

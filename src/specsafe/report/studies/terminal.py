@@ -10,6 +10,7 @@ from specsafe.report.numbers import thousands
 from specsafe.report.printable import printable
 from specsafe.report.studies.front import flags, headline
 from specsafe.report.studies.words import between, named, planned, value
+from specsafe.words import plural
 
 WIDTH = 100
 _MOST = 12  # statements of a kind
@@ -42,13 +43,18 @@ def _gates(result: StudyResult) -> list[str]:
         verdicts = ", ".join(f"{g.axis.replace('_', ' ')} {g.verdict}" for g in c.gates)
         lines += _wrap(f"{named(c.cell)}: {verdicts}")
     done = sum(p.state == "done" for p in result.passes)
-    return [*lines, "", f"{done} of {len(result.passes)} passes found something to look at"]
+    return [
+        *lines,
+        "",
+        f"{done} of {plural(len(result.passes), 'pass', 'passes')} found something to look at",
+    ]
 
 
 def _published(result: StudyResult) -> list[str]:
     differing = [p for p in result.published if not p.same or p.invalid]
     lines = [
-        f"{len(result.published)} statements as published, {len(differing)} differ from ours or cannot be right"
+        f"{plural(len(result.published), 'statement')} as published, "
+        f"{plural(len(differing), 'differs', 'differ')} from ours or cannot be right"
     ]
     seen: Counter[str] = Counter()
     for p in differing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specsafe.analysis.result import Estimate, Line, Standing, StudyResult
+from specsafe.analysis.result import Estimate, Hypothesis, Line, Standing, StudyResult
 from specsafe.battery import axis_label
 from specsafe.report.blocks import Tone
 from specsafe.report.figures import number
@@ -14,6 +14,7 @@ TONES: dict[Standing, Tone] = {
     Standing.NOT_SUPPORTED: "plain",
     Standing.REVERSED: "bad",
     Standing.NOT_TESTABLE: "open",
+    Standing.NOT_PLANNED: "plain",
 }
 _BAD = (
     "more harm",
@@ -28,6 +29,11 @@ _BAD = (
 def named(text: str) -> str:
     """A name of a protocol as one line of bearable length."""
     return one_line(cut(text, SHORT))
+
+
+def in_words(h: Hypothesis) -> str:
+    """What the protocol calls a hypothesis, where it says so."""
+    return f" In the protocol's words: {named(h.words)}." if h.words else ""
 
 
 def about(x: Line) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
+from specsafe.report.blocks import Drawing
 from specsafe.report.figures import MARKS, Svg, child, px
 from specsafe.report.printable import SHORT, cut, one_line
 
@@ -120,6 +121,20 @@ class Canvas:
         child(svg, "desc").text = one_line(told)
         svg.append(copy.deepcopy(self._root))
         return svg
+
+
+def drawing(
+    file: str, caption: str, told: str, wide: Canvas, narrow: Canvas, legend: str, note: str
+) -> Drawing:
+    """A figure for a page and for a file of its own, which has the note (legend and origin) below it."""
+    return Drawing(
+        caption=caption,
+        file=file,
+        wide=wide.for_page(caption, told),
+        narrow=narrow.for_page(caption, told),
+        alone=wide.for_file(caption, told, note),
+        legend=legend,
+    )
 
 
 def text_width(text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from specsafe.report.comparing.canvas import NARROW, WIDE, Box, Canvas, short, text_width
+from specsafe.report.drawing.canvas import NARROW, WIDE, Box, Canvas, short, text_width
 
 _ROW, _TALL_ROW, _HEAD = 26, 42, 26
 _NAMES = 250.0  # pixels of a row's name at most

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from specsafe.report.comparing.canvas import LINE, NARROW, WIDE, Canvas, short, text_width
-from specsafe.report.figures import Scale, number
+from specsafe.report.drawing.axes import Place, Span, interval_across, ticks_across
+from specsafe.report.drawing.canvas import LINE, NARROW, WIDE, Canvas, short, text_width
+from specsafe.report.figures import Scale
 
 _ROW, _TALL_ROW = 22, 40  # pixels: name and interval side by side, or the name above
 _HEAD, _FOOT = 24, 22
 _NAMES = 240.0  # pixels of a name at most
 _EDGE = 6.0  # pixels kept free beside a scale, so that a tick label stays inside
-
-
-class Span(NamedTuple):
-    """An estimate with its interval, in the units of its panel, and how it is written. None: nothing to show."""
-
-    estimate: float | None
-    low: float | None
-    high: float | None
-    text: str
-    brief: str
 
 
 class Line(NamedTuple):
@@ -39,19 +29,6 @@ class Panel(NamedTuple):
     name: str
     scale: Scale
     limit: float | None = None
-
-
-class Place(NamedTuple):
-    """Where a scale lies on the canvas."""
-
-    scale: Scale
-    left: float
-    right: float
-
-    def at(self, value: float) -> float:
-        """Pixels from the left; what lies outside sits at the edge."""
-        share = (value - self.scale.low) / (self.scale.high - self.scale.low)
-        return self.left + (self.right - self.left) * min(1.0, max(0.0, share))
 
 
 def wide_rows(panels: Sequence[Panel], lines: Sequence[Line]) -> Canvas:
@@ -104,26 +81,13 @@ def _kind(line: Line) -> str:
 
 def _ground(canvas: Canvas, place: Place, limit: float | None, top: float, bottom: float) -> None:
     """Ticks with their lines, and the dashed line."""
-    for tick in spaced(place, lambda t: text_width(number(t))):
-        canvas.line((place.at(tick), top), (place.at(tick), bottom), "grid")
-        canvas.words(place.at(tick), bottom + 15, number(tick), "tick", "middle")
+    ticks_across(canvas, place, top, bottom)
     canvas.line((place.left, bottom), (place.right, bottom), "axis")
     if limit is not None:
         canvas.line((place.at(limit), top), (place.at(limit), bottom), "limit")
 
 
-def spaced(place: Place, width: Callable[[float], float]) -> tuple[float, ...]:
-    """The ticks of a scale, every second one where their labels would touch."""
-    ticks = place.scale.ticks
-    while len(ticks) > 2 and any(
-        place.at(b) - place.at(a) < (width(a) + width(b)) / 2 + 6 for a, b in pairwise(ticks)
-    ):
-        ticks = ticks[::2]
-    return ticks
-
-
 def _draw(canvas: Canvas, place: Place, span: Span, marked: bool, middle: float) -> None:
-    if span.low is not None and span.high is not None:
-        canvas.line((place.at(span.low), middle), (place.at(span.high), middle), "interval")
+    interval_across(canvas, place, span.low, span.high, middle, "interval")
     if span.estimate is not None:
         canvas.mark(place.at(span.estimate), middle, "square" if marked else "circle")

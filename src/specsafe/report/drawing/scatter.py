@@ -9,11 +9,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from specsafe.report.comparing.canvas import LINE, NARROW, WIDE, Box, Canvas, short, text_width
-from specsafe.report.comparing.labels import Place as Spot
-from specsafe.report.comparing.labels import middle, place_labels
-from specsafe.report.comparing.rows import Place, Span, spaced
-from specsafe.report.figures import Scale, number
+from specsafe.report.drawing.axes import (
+    Place,
+    Span,
+    interval_across,
+    interval_up,
+    spaced,
+    ticks_across,
+    ticks_up,
+)
+from specsafe.report.drawing.canvas import LINE, NARROW, WIDE, Box, Canvas, short, text_width
+from specsafe.report.drawing.labels import Place as Spot
+from specsafe.report.drawing.labels import middle, place_labels
+from specsafe.report.figures import Scale
 
 _SAME = 1.5  # pixels: points nearer than that are one for the eye
 _NEAR = (7.0, 12.0, 20.0)  # pixels within which points share a line where there is no room for one each
@@ -177,7 +185,9 @@ def _draw(
     _ground(canvas, plot)
     for group, _ in found:
         for dot in group.dots:
-            _cross(canvas, plot, dot)
+            x, y = plot.at(dot)
+            interval_across(canvas, plot.across, dot.x.low, dot.x.high, y, "cross")
+            interval_up(canvas, plot.up, dot.y.low, dot.y.high, x, "cross")
     for group, spot in found:
         if spot is not None and spot.leader is not None:
             canvas.line(middle(group.places), spot.leader, "leader")
@@ -219,12 +229,8 @@ def _ground(canvas: Canvas, plot: _Plot) -> None:
     inner, across, up, (x, y) = plot
     canvas.words(8, 14, f"{y.name} ({y.better})", "name")
     canvas.words(inner.right, inner.bottom + 34, f"{x.name} ({x.better})", "name", "end")
-    for tick in spaced(across, lambda t: text_width(number(t))):
-        canvas.line((across.at(tick), inner.top), (across.at(tick), inner.bottom), "grid")
-        canvas.words(across.at(tick), inner.bottom + 15, number(tick), "tick", "middle")
-    for tick in up.scale.ticks:
-        canvas.line((inner.left, up.at(tick)), (inner.right, up.at(tick)), "grid")
-        canvas.words(inner.left - 6, up.at(tick) + 4, number(tick), "tick", "end")
+    ticks_across(canvas, across, inner.top, inner.bottom)
+    ticks_up(canvas, up, inner.left, inner.right)
     canvas.line((inner.left, inner.bottom), (inner.right, inner.bottom), "axis")
     canvas.line((inner.left, inner.bottom), (inner.left, inner.top), "axis")
     if x.above is not None:
@@ -241,11 +247,3 @@ def _multiples(canvas: Canvas, across: Place, one: float, top: float) -> None:
     for tick in spaced(place, lambda t: text_width(label(t))):
         canvas.words(place.at(tick), top - 7, label(tick), "tick", "middle")
         canvas.line((place.at(tick), top - 4), (place.at(tick), top), "axis")
-
-
-def _cross(canvas: Canvas, plot: _Plot, dot: Dot) -> None:
-    across, up, (x, y) = plot.across, plot.up, plot.at(dot)
-    if dot.x.low is not None and dot.x.high is not None:
-        canvas.line((across.at(dot.x.low), y), (across.at(dot.x.high), y), "cross")
-    if dot.y.low is not None and dot.y.high is not None:
-        canvas.line((x, up.at(dot.y.low)), (x, up.at(dot.y.high)), "cross")

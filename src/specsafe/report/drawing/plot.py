@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from specsafe.report.comparing.canvas import LINE, NARROW, WIDE, Box, Canvas, short
-from specsafe.report.comparing.rows import Place
+from specsafe.report.drawing.axes import Place, interval_up, ticks_up
+from specsafe.report.drawing.canvas import LINE, NARROW, WIDE, Box, Canvas, short
 from specsafe.report.figures import Scale, linear, number
 
 _SIGNS = ("circle", "square", "diamond", "right")
@@ -60,9 +60,7 @@ def _draw(
     step = (inner.right - inner.left - 2 * _INSET) / max(1, len(places) - 1)
     across = {v: inner.left + _INSET + step * n for n, v in enumerate(places)}
     canvas.words(8, 14, y, "name")
-    for tick in scale.ticks:
-        canvas.line((inner.left, up.at(tick)), (inner.right, up.at(tick)), "grid")
-        canvas.words(inner.left - 6, up.at(tick) + 4, number(tick), "tick", "end")
+    ticks_up(canvas, up, inner.left, inner.right)
     for v, at in across.items():
         canvas.words(at, inner.bottom + 16, number(v), "tick", "middle")
     canvas.words(inner.right, inner.bottom + 32, x, "name", "end")
@@ -80,8 +78,7 @@ def _curve(canvas: Canvas, curve: Curve, n: int, shift: float, across: dict[floa
     places = [(across[p.x] + shift, up.at(p.y)) for p in curve.points]
     canvas.path(places, "curve")
     for p, (at, _) in zip(curve.points, places, strict=True):
-        if p.low is not None and p.high is not None:
-            canvas.line((at, up.at(p.low)), (at, up.at(p.high)), "cross")
+        interval_up(canvas, up, p.low, p.high, at, "cross")
     for place in places:
         canvas.mark(*place, _SIGNS[n % len(_SIGNS)], _kind(n))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from specsafe.report.comparing.canvas import Box
+from specsafe.report.drawing.canvas import Box
 
 RADIUS = 6.0  # pixels around a point that no name may enter
 _RINGS = (3.0, 12, 22, 34, 48, 64, 82, 104, 130, 160, 200, 250)  # pixels from a mark to its name
