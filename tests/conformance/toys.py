@@ -214,3 +214,10 @@ class Recorder:
 
 def stopped(answers: dict) -> set[str]:
     return {item for item, a in answers.items() if isinstance(a, Stopped)}
+
+
+def one_row(network: Network, capacity: int = 100) -> SlotCache:
+    """An empty cache with a row."""
+    cache = network.new_cache(1, capacity)
+    cache.add_row()
+    return cache

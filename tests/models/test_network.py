@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import plain_names, tiny_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny import hf_config, plain_names, tiny_model
+from transformers import LlamaForCausalLM
 
 from specsafe.models.architecture import from_hf_config
 from specsafe.models.cache import SlotCache
@@ -251,19 +251,7 @@ def test_smollm2_is_what_transformers_makes_of_the_same_tensors():
     path = resolve(DEFAULT_MODEL)
     checkpoint, tokenizer = load_checkpoint(path, F32), load_tokenizer(path)
     a = checkpoint.architecture
-    config = LlamaConfig(
-        vocab_size=a.vocab_size,
-        hidden_size=a.hidden_size,
-        intermediate_size=a.intermediate_size,
-        num_hidden_layers=a.layers,
-        num_attention_heads=a.heads,
-        num_key_value_heads=a.kv_heads,
-        head_dim=a.head_dim,
-        rms_norm_eps=a.norm_eps,
-        max_position_embeddings=a.max_positions,
-        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
-        tie_word_embeddings=a.tied,
-    )
+    config = hf_config(a)
     with torch.device("meta"):
         hf = LlamaForCausalLM(config).eval()
     hf = hf.to_empty(device="cpu")

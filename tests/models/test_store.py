@@ -11,14 +11,16 @@ import random
 import re
 import socket
 import struct
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "servers"))
+from file_server import FileServer, Seen, serving
 
 from specsafe.errors import UserError
 from specsafe.models import store
@@ -38,67 +40,10 @@ TINY = CatalogueEntry(
 )
 
 
-class Seen(NamedTuple):
-    """One request as the server saw it: its Range header, and what was answered."""
-
-    range: str | None
-    status: int
-    sent: int
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `files`; the next answer stops after `cut` bytes; `ranges`: whether it can resume."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {"/tiny.gguf": BODY}
-        self.ranges = True
-        self.cut: int | None = None
-        self.seen: list[Seen] = []
-
-    def url(self, path: str = "/tiny.gguf") -> str:
-        """Address of a served path."""
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """GET with and without Range."""
-
-    server: Server
-
-    def do_GET(self) -> None:
-        """Serve a file, or what is left of it after the start of a Range."""
-        wanted, body = self.headers["Range"], self.server.files.get(self.path)
-        if body is None:
-            return self.answer(404, b"", wanted)
-        if not (wanted and self.server.ranges):
-            return self.answer(200, body, wanted)
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
-        return self.answer(206, body[start:], wanted) if start < len(body) else self.answer(416, b"", wanted)
-
-    def answer(self, status: int, body: bytes, wanted: str | None) -> None:
-        """Promise the whole body; send it, or what `cut` leaves of it."""
-        sent = body[: self.server.cut]
-        self.server.cut = None
-        self.server.seen.append(Seen(wanted, status, len(sent)))
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "text/html" if body[:1] == b"<" else "application/octet-stream")
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+def server() -> Iterator[FileServer]:
+    with serving({"/tiny.gguf": BODY}) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +60,7 @@ def left(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.glob("*"))
 
 
-def break_off(server: Server, path: str = "/tiny.gguf", at: int = HALF) -> None:
+def break_off(server: FileServer, path: str = "/tiny.gguf", at: int = HALF) -> None:
     server.cut = at
     with pytest.raises(UserError, match=rf"broke at {at} of \d+ bytes .*to resume"):
         store.pull("tiny", url=server.url(path))
@@ -136,7 +81,7 @@ def wheel(member: str, content: bytes = BODY) -> bytes:
 
 
 def test_a_file_is_fetched_and_nothing_else_is_left(server, cache):
-    path = store.pull("tiny", url=server.url())
+    path = store.pull("tiny", url=server.url("/tiny.gguf"))
     assert path == store.stored_path(TINY) == store.resolve("tiny")
     assert path.read_bytes() == BODY
     assert left(cache) == ["tiny.gguf"]
@@ -145,27 +90,29 @@ def test_a_file_is_fetched_and_nothing_else_is_left(server, cache):
 
 def test_progress_counts_up_to_the_whole(server):
     calls: list[tuple[int, int]] = []
-    store.pull("tiny", url=server.url(), progress=lambda done, total: calls.append((done, total)))
+    store.pull("tiny", url=server.url("/tiny.gguf"), progress=lambda done, total: calls.append((done, total)))
     assert calls == sorted(calls)
     assert calls[-1] == (len(BODY), len(BODY))
 
 
 def test_a_file_that_is_there_is_not_fetched_again(server):
-    store.pull("tiny", url=server.url())
-    store.pull("tiny", url=server.url())
+    store.pull("tiny", url=server.url("/tiny.gguf"))
+    store.pull("tiny", url=server.url("/tiny.gguf"))
     assert len(server.seen) == 1
 
 
 def test_a_damaged_file_under_the_good_name_is_fetched_again(server, cache):
     cache.mkdir(parents=True)
     store.stored_path(TINY).write_bytes(BODY[:-1])
-    assert store.pull("tiny", url=server.url()).read_bytes() == BODY
+    assert store.pull("tiny", url=server.url("/tiny.gguf")).read_bytes() == BODY
 
 
 def test_half_a_file_is_resumed_from_where_it_ends(server, cache):
     break_off(server)
     calls: list[tuple[int, int]] = []
-    path = store.pull("tiny", url=server.url(), progress=lambda done, total: calls.append((done, total)))
+    path = store.pull(
+        "tiny", url=server.url("/tiny.gguf"), progress=lambda done, total: calls.append((done, total))
+    )
     assert path.read_bytes() == BODY
     assert server.seen == [Seen(None, 200, HALF), Seen(f"bytes={HALF}-", 206, len(BODY) - HALF)]
     assert calls[0][0] > HALF
@@ -177,15 +124,15 @@ def test_a_download_may_break_twice(server):
     break_off(server)
     server.cut = 300_000
     with pytest.raises(UserError, match=f"broke at {HALF + 300_000} of {len(BODY)} bytes"):
-        store.pull("tiny", url=server.url())
-    assert store.pull("tiny", url=server.url()).read_bytes() == BODY
+        store.pull("tiny", url=server.url("/tiny.gguf"))
+    assert store.pull("tiny", url=server.url("/tiny.gguf")).read_bytes() == BODY
     assert sum(seen.sent for seen in server.seen) == len(BODY)
 
 
 def test_a_server_that_cannot_resume_starts_again(server):
     server.ranges = False
     break_off(server)
-    assert store.pull("tiny", url=server.url()).read_bytes() == BODY
+    assert store.pull("tiny", url=server.url("/tiny.gguf")).read_bytes() == BODY
     assert server.seen[1] == Seen(f"bytes={HALF}-", 200, len(BODY))
 
 
@@ -193,14 +140,14 @@ def test_a_part_that_was_complete_is_not_fetched_again(server, cache):
     break_off(server)
     (part,) = cache.glob("*.part")
     part.write_bytes(BODY)
-    assert store.pull("tiny", url=server.url()).read_bytes() == BODY
+    assert store.pull("tiny", url=server.url("/tiny.gguf")).read_bytes() == BODY
     assert server.seen[1] == Seen(f"bytes={len(BODY)}-", 416, 0)
 
 
 def test_parts_of_two_addresses_do_not_mix(server):
     server.files["/wrong.gguf"] = bytes(len(BODY))
     break_off(server, "/wrong.gguf")
-    assert store.pull("tiny", url=server.url()).read_bytes() == BODY
+    assert store.pull("tiny", url=server.url("/tiny.gguf")).read_bytes() == BODY
 
 
 @pytest.mark.parametrize(
@@ -209,8 +156,8 @@ def test_parts_of_two_addresses_do_not_mix(server):
 def test_wrong_bytes_are_an_error_and_leave_nothing(server, cache, body):
     server.files["/tiny.gguf"] = body
     with pytest.raises(UserError, match="expected sha256") as error:
-        store.pull("tiny", url=server.url())
-    assert server.url() in str(error.value)
+        store.pull("tiny", url=server.url("/tiny.gguf"))
+    assert server.url("/tiny.gguf") in str(error.value)
     assert left(cache) == []
 
 
@@ -219,9 +166,9 @@ def test_a_part_of_another_file_ends_in_an_error_and_the_next_pull_is_clean(serv
     (part,) = cache.glob("*.part")
     part.write_bytes(bytes(HALF))
     with pytest.raises(UserError, match="expected sha256"):
-        store.pull("tiny", url=server.url())
+        store.pull("tiny", url=server.url("/tiny.gguf"))
     assert left(cache) == []
-    assert store.pull("tiny", url=server.url()).read_bytes() == BODY
+    assert store.pull("tiny", url=server.url("/tiny.gguf")).read_bytes() == BODY
 
 
 def test_an_address_that_is_not_there_is_named(server, cache):
@@ -242,7 +189,7 @@ def test_a_server_that_does_not_listen_is_an_error():
 def test_a_cache_that_cannot_be_written_is_an_error(server, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder should be")
     with pytest.raises(UserError, match="XDG_CACHE_HOME"):
-        store.pull("tiny", url=server.url())
+        store.pull("tiny", url=server.url("/tiny.gguf"))
 
 
 # --- Servers that misbehave -------------------------------------------------------------------------------
@@ -337,7 +284,7 @@ def test_a_damaged_wheel_is_an_error_and_the_next_pull_is_clean(server, cache):
 
 
 @pytest.fixture
-def index(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def index(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
     """A package index with one package, and pip configured for it alone."""
     name = "specsafe_tiny-1-py3-none-any.whl"
     server.files[f"/files/{name}"] = wheel(TINY.member)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gguf
 import numpy as np
+import pytest
 import torch
 from transformers import (
     LlamaConfig,
@@ -16,6 +17,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from specsafe.errors import UserError
+from specsafe.models.checkpoint import load_checkpoint
+
+F32 = torch.float32
+YARN = {"factor": 4.0, "original_max_position_embeddings": 64}
 CLASSES = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
@@ -177,3 +183,33 @@ def write_speaking_folder(folder, *, family="llama", seed=0, **changes):
         folder
     )
     return folder
+
+
+def hf_config(a):
+    """Transformers' configuration of a network of ours; the frequencies are those of SmolLM2."""
+    return LlamaConfig(
+        vocab_size=a.vocab_size,
+        hidden_size=a.hidden_size,
+        intermediate_size=a.intermediate_size,
+        num_hidden_layers=a.layers,
+        num_attention_heads=a.heads,
+        num_key_value_heads=a.kv_heads,
+        head_dim=a.head_dim,
+        rms_norm_eps=a.norm_eps,
+        tie_word_embeddings=a.tied,
+        max_position_embeddings=a.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+    )
+
+
+def refused(path, *words, dtype=F32):
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(path, dtype)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def same(left, right):
+    assert set(left) == set(right)
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name

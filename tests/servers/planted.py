@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import socket
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from faults import FAULTS, WRONG
 
 from specsafe.decoding.named import named
 from specsafe.errors import UserError
@@ -142,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
                     f'{prefix}:spec_decode_{name}_total{{engine="0",model_name="{MODEL}"}} {float(value)}',
                     f'{prefix}:spec_decode_{name}_created{{engine="0",model_name="{MODEL}"}} 1.7e9',
                 ]
-            self._send(200, ("\n".join(lines) + "\n").encode(), "text/plain")
+            self.reply(200, ("\n".join(lines) + "\n").encode(), "text/plain")
         else:
             self._json({"error": {"message": "not found"}}, 404)
 
@@ -169,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             kind, often = plan.every or plan.faults.get(prompt, ("", 0))
             if kind and time_asked <= often:
-                return _FAULTS[kind](self)
+                return FAULTS[kind](self)
             if plan.slow:
                 time.sleep(plan.slow)
             try:
@@ -272,8 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
         prompt, said = tokens[: tokens.index(ANSWER)], tokens[tokens.index(ANSWER) + 1 :]
         asked = " ".join(WORDS[t] for t in prompt)
         kind, _ = plan.faults.get(asked, ("", 0))
-        if kind in _FAULTS:
-            return _FAULTS[kind](self)
+        if kind in FAULTS:
+            return FAULTS[kind](self)
         text = plan.own.get(asked, plan.answers.get(asked, plan.otherwise))
         own = [token(w) for w in text.split(" ")] + [ENDS]
         rows = [None, *({str(t): {"logprob": -0.5, "rank": 1}} for t in [*prompt[1:], ANSWER])]
@@ -284,7 +285,7 @@ class _Handler(BaseHTTPRequestHandler):
                 other = own[n] if rank == 2 and n < len(own) else token("else")
                 row[str(other)] = {"logprob": -0.1 - plan.moved if rank == 2 else -9.0, "rank": 3 - rank}
             rows.append(row)
-        rows = _WRONG.get(plan.audit, lambda r: r)(rows)
+        rows = WRONG[plan.audit](rows)
         ends = said == own[:-1]
         choice = {
             "index": 0,
@@ -322,9 +323,9 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _json(self, value, status=200, **headers):
-        self._send(status, json.dumps(value).encode(), "application/json", **headers)
+        self.reply(status, json.dumps(value).encode(), "application/json", **headers)
 
-    def _send(self, status, content, kind, **headers):
+    def reply(self, status, content, kind, **headers):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
@@ -332,109 +333,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(content)
-
-    # --- faults -------------------------------------------------------------------------------------------
-
-    def _busy(self):
-        self._json({"error": {"message": "slow down"}}, 429, Retry_After="0.2")
-
-    def _broken(self):
-        self._json({"detail": "it broke"}, 500)
-
-    def _busy_long(self):
-        self._json({"error": {"message": "come back tomorrow"}}, 429, Retry_After="86400")
-
-    def _refused(self):
-        self._json({"error": {"message": "this prompt is too long"}}, 400)
-
-    def _redirect(self):
-        self._json({}, 307, Location="http://127.0.0.1:9/v1/chat/completions")
-
-    def _half(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "4000")
-        self.end_headers()
-        self.wfile.write(b'{"choices": [{"mess')
-        self.close_connection = True
-
-    def _reset(self):
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self.connection.close()
-        self.close_connection = True
-
-    def _drip(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "4000")
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            for _ in range(400):
-                self.wfile.write(b" ")
-                self.wfile.flush()
-                time.sleep(0.05)
-        self.close_connection = True
-
-    def _garbage(self):
-        self._send(200, b'{"choices": [{"message": NaN', "application/json")
-
-    def _deep(self):
-        self._send(200, b"[" * 100_000, "application/json")
-
-    def _huge(self):
-        self.send_response(200)
-        self.send_header("Content-Length", str(2**31))
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            for _ in range(2**15):
-                self.wfile.write(b"x" * 2**16)
-        self.close_connection = True
-
-    def _other(self):
-        self._json({"choices": "none"})
-
-    def _hostile(self):
-        said = "\x1b]0;owned\x07\u202e<script>alert(1)</script>" * 100
-        self._json({"error": {"message": said}}, 422)
-
-    def _filtered(self):
-        self._json({"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]})
-
-
-_FAULTS = {
-    "busy": _Handler._busy,
-    "busy long": _Handler._busy_long,
-    "broken": _Handler._broken,
-    "refused": _Handler._refused,
-    "redirect": _Handler._redirect,
-    "half": _Handler._half,
-    "reset": _Handler._reset,
-    "drip": _Handler._drip,
-    "garbage": _Handler._garbage,
-    "deep": _Handler._deep,
-    "huge": _Handler._huge,
-    "other": _Handler._other,
-    "hostile": _Handler._hostile,
-    "filtered": _Handler._filtered,
-}
-
-
-def _last(change):
-    """The rows with their last one changed."""
-    return lambda rows: [*rows[:-1], {k: v | change for k, v in rows[-1].items()}]
-
-
-_WRONG = {
-    "none": lambda rows: None,
-    "short": lambda rows: rows[:-1],
-    "long": lambda rows: [*rows, rows[-1]],
-    "other token": lambda rows: [*rows[:-1], {"5": {"logprob": -0.1, "rank": 1}}],
-    "no rank": lambda rows: [*rows[:-1], {k: {"logprob": -0.1} for k in rows[-1]}],
-    "rank 0": _last({"rank": 0}),
-    "text": _last({"logprob": "\x1b]0;owned\x07"}),
-    "null": _last({"logprob": None}),
-    "nan": _last({"logprob": float("nan")}),
-    "positive": _last({"logprob": 3.0}),
-    "contradiction": _last({"rank": 2}),
-}
 
 
 def token(word):
