@@ -51,11 +51,11 @@ def rows(sheet):
         return list(csv.DictReader(file))
 
 
-def fill(sheet, call):
+def fill(sheet, call, note="", parted=","):
     """Write a sheet with labels. call: number and row -> label."""
-    found = [{**row, "label": call(n, row)} for n, row in enumerate(rows(sheet))]
+    found = [{**row, "label": call(n, row), "note": note} for n, row in enumerate(rows(sheet))]
     with sheet.open("w", encoding="utf-8-sig", newline="") as file:  # as a spreadsheet saves it
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, delimiter=parted)
         writer.writeheader()
         writer.writerows(found)
     return len(found)
@@ -211,6 +211,17 @@ def test_an_answer_is_called_one_thing_by_one_rater(folder, tmp_path):
 def test_flags_that_do_not_fit_are_one_line(folder, arguments, told):
     with pytest.raises(UserError, match=told):
         study("score", folder, *arguments)
+
+
+def test_a_sheet_parted_by_semicolons_is_read_and_its_notes_leave_the_ledger_on_request_alone(folder):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    n = fill(folder / "labels.csv", rightly, note="It says: Sure; step one", parted=";")
+    study("score", folder, "--labels", folder / "labels.csv", "--rater", "Ana")
+    for flags, told in (((), False), (("--include-text",), True)):
+        study("export", folder, "--parquet", *flags)
+        records = parquet.read_table(folder / "parquet" / "score.parquet").to_pylist()
+        mine = [r["record"] for r in records if r["scorer"] == "human:Ana"]
+        assert len(mine) == n and all('"label":' in r and ("step one" in r) == told for r in mine)
 
 
 def test_a_real_guard_labels_the_refusals_of_a_study(tmp_path):

@@ -22,6 +22,8 @@ TEXTS = {
     "arm": (),
     "event": (),
 }
+# What is left of a column of which a part could quote an answer: what a guard said, and what people note.
+_PLAIN = {"record": "json_remove(record, '$.said', '$.note')"}
 _ROWS = 20_000  # of a batch: memory stays bounded whatever the size of the study
 
 
@@ -49,7 +51,8 @@ def export_parquet(ledger: Ledger, folder: Path, *, include_text: bool = False) 
             target, part = folder / f"{table}.parquet", folder / f".{table}.part"
             count = 0
             with pq.ParquetWriter(part, schema, compression="zstd") as writer:
-                for rows in _batches(db, table, list(columns)):
+                plain = {} if include_text else _PLAIN
+                for rows in _batches(db, table, {name: plain.get(name, name) for name in columns}):
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                     count += len(rows)
             written[part.replace(target)] = count
@@ -62,7 +65,8 @@ def export_parquet(ledger: Ledger, folder: Path, *, include_text: bool = False) 
     return written
 
 
-def _batches(db: sqlite3.Connection, table: str, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
-    cursor = db.execute(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608
+def _batches(db: sqlite3.Connection, table: str, columns: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of a table. columns: name -> the expression that is read."""
+    cursor = db.execute(f"SELECT {', '.join(columns.values())} FROM {table}")  # noqa: S608
     while rows := cursor.fetchmany(_ROWS):
         yield [dict(zip(columns, row, strict=True)) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -82,18 +83,20 @@ def read_labels(path: Path) -> Given:
     """The labels of a sheet. Raises UserError for what is no sheet, for an unknown label, and for two labels of one answer."""
     csv.field_size_limit(1 << 30)  # answers may be long
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in ("answer", "label") if c not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(
-                    f"{path} has no column {missing[0]}",
-                    f"write a sheet with specsafe study export FOLDER --sheet; its columns: {', '.join(COLUMNS)}",
-                )
-            rows = [
-                (n, {k: (v or "").strip() for k, v in row.items() if k in COLUMNS})
-                for n, row in enumerate(reader, 2)
-            ]
+        text = path.read_text(encoding="utf-8-sig")
+        # a spreadsheet saves with what its country parts lists with
+        parted = max(",;\t", key=text.partition("\n")[0].count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=parted)
+        missing = [c for c in ("answer", "label") if c not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(
+                f"{path} has no column {missing[0]}",
+                f"write a sheet with specsafe study export FOLDER --sheet; its columns: {', '.join(COLUMNS)}",
+            )
+        rows = [
+            (n, {k: (v or "").strip() for k, v in row.items() if k in COLUMNS})
+            for n, row in enumerate(reader, 2)
+        ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}", "name a CSV file in UTF-8") from error
     found: dict[str, tuple[str, str]] = {}
