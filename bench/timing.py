@@ -1,4 +1,4 @@
-"""What the benchmarks share: lines for whoever waits, what others use meanwhile, turns beside each other, fresh processes."""
+"""What the benchmarks share: lines for whoever waits, what others use meanwhile, turns, fresh processes."""
 
 from __future__ import annotations
 

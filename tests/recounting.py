@@ -3,6 +3,7 @@
 import json
 import math
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,6 +73,12 @@ def same_rate(name, k, n, reported):
         fields |= {"low": interval.low, "high": interval.high}
     for field, value in fields.items():
         same(f"{name}.{field}", value, reported[field])
+
+
+def recounted(script, ledger, result):
+    """What a test sees of a recount, in a process of its own."""
+    command = [sys.executable, Path(__file__).with_name(script), ledger, result]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def main(check):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
-from html.parser import HTMLParser
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from made_ledger import NO, YES, write_ledger
+from tests.recounting import recounted
+from tests.report.pages import Page
 
 from specsafe.analysis.result import StudyResult
 from specsafe.analysis.run import analyze, without_timings
@@ -19,8 +17,6 @@ from specsafe.errors import UserError
 from specsafe.report.serve import Shelf
 from specsafe.report.written import STUDY
 from specsafe.study.ledger import open_ledger, read_ledger
-
-RECOUNT = Path(__file__).parents[1] / "recount_study.py"
 
 
 @pytest.fixture(scope="module")
@@ -33,26 +29,9 @@ def study(tmp_path_factory):
     return folder, result, STUDY.write(result, folder)
 
 
-class Page(HTMLParser):
-    """Elements with attributes, and text."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.elements, self.text = [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
 def test_the_numbers_are_those_of_an_independent_recount(study):
     folder, _, _ = study
-    found = subprocess.run(
-        [sys.executable, RECOUNT, folder, folder / "study.json"], capture_output=True, text=True, check=False
-    )
+    found = recounted("recount_study.py", folder, folder / "study.json")
     assert found.returncode == 0, found.stdout + found.stderr
     assert int(found.stdout.split()[1]) > 300
 
@@ -63,12 +42,7 @@ def test_the_recount_finds_a_number_that_was_changed(study, tmp_path):
     lines = next(p for p in changed["passes"] if p["name"] == "equivalence")["lines"]
     lines[3]["estimates"][0]["parts"]["worse"] += 1
     (tmp_path / "study.json").write_text(json.dumps(changed))
-    found = subprocess.run(
-        [sys.executable, RECOUNT, folder, tmp_path / "study.json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    found = recounted("recount_study.py", folder, tmp_path / "study.json")
     assert found.returncode == 1 and "equivalence" in found.stderr
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from live import HELP, fine_answer
 from test_command_line import one_line
 from test_recorded_screen import SCHEMA, gate
+from tests.recounting import recounted
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "logs"))
 from made_logs import CONFIG, SETTINGS, line, sample, write_eval, write_lines
@@ -94,13 +94,7 @@ def test_harm_fails_and_its_numbers_are_recomputed(inspect, flips, screen, tmp_p
     assert done.returncode == 3, done.stderr
     assert gate(json.loads(done.stdout), "harmful_compliance")["decision"]["worse"] == 30
     out = tmp_path / "out"
-    script = Path(__file__).parents[1] / "recompute.py"
-    again = subprocess.run(
-        [sys.executable, script, out / "ledger.sqlite", out / "result.json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    again = recounted("recompute.py", out / "ledger.sqlite", out / "result.json")
     assert again.returncode == 0, again.stderr
 
 

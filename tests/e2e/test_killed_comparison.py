@@ -6,17 +6,15 @@ import json
 import random
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import yaml
 from live import command, gone, outlived, workers
+from tests.recounting import recounted
 
 pytestmark = pytest.mark.model
-RECOUNT = Path(__file__).parents[1] / "recount_compare.py"
 TIMED = ("tokens_a_second", "atgr")
 COLUMNS = "arm, item, replicate, text, finish, token_ids, logprobs, drafted, accepted, rounds, columns"
 ARM = {
@@ -97,12 +95,6 @@ def numbers(out):
     return told
 
 
-def recount(ledger, result):
-    return subprocess.run(
-        [sys.executable, RECOUNT, ledger, result], capture_output=True, text=True, check=False
-    )
-
-
 def test_a_comparison_that_is_killed_again_and_again_ends_with_the_same_bytes(asked, undisturbed, tmp_path):
     random_, out, kills = random.Random(5), tmp_path / "out", 0
     while True:
@@ -127,7 +119,7 @@ def test_a_comparison_that_is_killed_again_and_again_ends_with_the_same_bytes(as
 
 
 def test_every_number_of_the_result_is_counted_again_from_the_ledger(undisturbed):
-    done = recount(undisturbed / "ledger.sqlite", undisturbed / "comparison.json")
+    done = recounted("recount_compare.py", undisturbed / "ledger.sqlite", undisturbed / "comparison.json")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[1]) > 200
 
@@ -136,6 +128,6 @@ def test_the_recount_finds_a_number_that_is_not_that_of_the_rows(undisturbed, tm
     told = json.loads((undisturbed / "comparison.json").read_text())
     told["methods"][1]["contrasts"][0]["worse"] += 1
     (tmp_path / "comparison.json").write_text(json.dumps(told))
-    done = recount(undisturbed / "ledger.sqlite", tmp_path / "comparison.json")
+    done = recounted("recount_compare.py", undisturbed / "ledger.sqlite", tmp_path / "comparison.json")
     assert done.returncode == 1
     assert "ssd-crs against vanilla, harmful_compliance.worse: recomputed" in done.stderr

@@ -3,11 +3,11 @@
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from live import FAST, UNMEASURED, command, rows, started
+from tests.recounting import recounted
 
 pytestmark = pytest.mark.model
 ROOT = Path(__file__).parents[2]
@@ -35,13 +35,7 @@ def test_the_screen_measures_everything_and_is_recomputed(undisturbed):
     assert {a["role"] for a in result["arms"] if a["acceptance"]} == {"speculative", "width", "leak"}
     fingerprints = {a["role"]: a["fingerprint"] for a in result["arms"]}
     assert fingerprints["target"] == fingerprints["replicate"]
-    script = [
-        sys.executable,
-        ROOT / "tests" / "recompute.py",
-        undisturbed / "ledger.sqlite",
-        undisturbed / "result.json",
-    ]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    done = recounted("recompute.py", undisturbed / "ledger.sqlite", undisturbed / "result.json")
     assert done.returncode == 0, done.stderr
 
 

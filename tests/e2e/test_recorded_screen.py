@@ -1,13 +1,12 @@
 """Recorded answers through the whole command line: verdicts, exit codes, the document, hostile text."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
 from live import HELP, REFUSAL, WRONG
+from tests.recounting import recounted
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "screen-1.json").read_text(encoding="utf-8"))
@@ -115,8 +114,8 @@ def test_every_number_is_recomputed_by_the_independent_script(starter, record, s
         record("a"), changed, "--replicate", f"kind=recorded,path={record('c')}", "--out", "out"
     )
     out = tmp_path / "out"
-    script = [sys.executable, ROOT / "tests" / "recompute.py", out / "ledger.sqlite", out / "result.json"]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    files = "recompute.py", out / "ledger.sqlite", out / "result.json"
+    done = recounted(*files)
     assert done.returncode == 0, done.stderr
     assert "all agree" in done.stdout
     found = gate(document, "capability")
@@ -135,7 +134,7 @@ def test_every_number_is_recomputed_by_the_independent_script(starter, record, s
     ):
         kept, record_[key] = record_[key], wrong
         (out / "result.json").write_text(json.dumps(document))
-        assert subprocess.run(script, capture_output=True, check=False).returncode == 1, key
+        assert recounted(*files).returncode == 1, key
         record_[key] = kept
 
 

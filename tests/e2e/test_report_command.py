@@ -7,13 +7,13 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import jsonschema
 import pytest
 from live import HELP, WRONG, command, fine_answer
+from tests.recounting import recounted
 
 from specsafe.battery import load_battery
 from specsafe.errors import UserError
@@ -79,13 +79,7 @@ def test_the_report_holds_the_result_of_the_screen(screened, run):
 def test_its_numbers_are_recomputed_by_the_independent_script(screened, run):
     folder, _ = screened
     run("report", folder / "ledger.sqlite")
-    script = [
-        sys.executable,
-        ROOT / "tests" / "recompute.py",
-        folder / "ledger.sqlite",
-        folder / "report.json",
-    ]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    done = recounted("recompute.py", folder / "ledger.sqlite", folder / "report.json")
     assert done.returncode == 0, done.stderr
     assert "all agree" in done.stdout
 

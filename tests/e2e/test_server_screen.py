@@ -15,6 +15,7 @@ from live import HELP, REFUSAL, WRONG, command, count, fine_answer, report, rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "servers"))
 from planted import EVER, Plan, planted
+from tests.recounting import recounted
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "schema" / "screen-1.json").read_text(encoding="utf-8"))
@@ -93,13 +94,8 @@ def test_equal_servers_pass_and_the_page_says_what_a_server_cannot_show(servers,
         assert told in said
         assert told in page
     assert result["resolved"]["concurrency"] == 4
-    script = [
-        sys.executable,
-        ROOT / "tests/recompute.py",
-        tmp_path / "out/ledger.sqlite",
-        tmp_path / "out/result.json",
-    ]
-    assert subprocess.run(script, capture_output=True, check=False).returncode == 0
+    out = tmp_path / "out"
+    assert recounted("recompute.py", out / "ledger.sqlite", out / "result.json").returncode == 0
 
 
 # --- a rule a request, and the leak that is made of it ----------------------------------------------------

@@ -1,4 +1,4 @@
-"""Room: models/architecture. Laws: frequencies and limits are those of transformers; what we would compute wrongly is refused."""
+"""Room: models/architecture. Laws: frequencies and limits are those of transformers; others are refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Room: models/chat_template. Laws: whose text is whose is known after rendering, and a template breaks out of nothing."""
+"""Room: models/chat_template. Laws: whose text is whose stays known, and a template breaks out of nothing."""
 
 import pytest
 

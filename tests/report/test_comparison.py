@@ -3,11 +3,11 @@
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 
 import pytest
 from made_comparison import HARMFUL, contrast, hostile_comparison, make_comparison, method, tuned
 from markdown_it import MarkdownIt
+from pages import Page
 
 from specsafe.compare.config import is_comparison
 from specsafe.compare.result import ComparisonResult, Guard
@@ -17,31 +17,6 @@ from specsafe.report.written import COMPARISON
 from specsafe.stats import paired_difference, proportion, ratio_of_sums
 
 FEW = ("vanilla", "ssd", "ssd-crs", "draft-alone")
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.elements, self.text, self._open = [], [], []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if "style" not in self._open:
-            self.text.append(data)
-
-    def words(self):
-        return " ".join(" ".join(self.text).replace("\u00a0", " ").split())
 
 
 def words(result):

@@ -85,20 +85,15 @@ def test_the_corrected_protocol_can_resolve_its_margin_on_every_gate():
     assert "PASS cannot be reached" not in said
 
 
+def run_big(made):
+    """Phase 1 of the big model -> what is said."""
+    chosen = "--phases", "1", "--only", "*: big"
+    return study("run", made / "p.yaml", *chosen, "--arms", made / "arms.yaml", "--out", made / "out")
+
+
 def test_lock_run_status_verify_through_the_command_line(made):
     assert "locked in" in study("lock", made / "p.yaml")
-    said = study(
-        "run",
-        made / "p.yaml",
-        "--phases",
-        "1",
-        "--only",
-        "*: big",
-        "--arms",
-        made / "arms.yaml",
-        "--out",
-        made / "out",
-    )
+    said = run_big(made)
     assert "answers of the protocol are still to be made" in said
     told = study("status", made / "out")
     assert "not running; 8 of" in told
@@ -118,17 +113,6 @@ def test_a_file_of_arms_that_is_none_is_one_line(made, text, told):
 
 
 def test_an_export_needs_a_format(made):
-    study(
-        "run",
-        made / "p.yaml",
-        "--phases",
-        "1",
-        "--only",
-        "*: big",
-        "--arms",
-        made / "arms.yaml",
-        "--out",
-        made / "out",
-    )
+    run_big(made)
     with pytest.raises(UserError, match="needs a format"):
         study("export", made / "out")

@@ -231,7 +231,7 @@ class WorkerSession:
 def spawn(
     command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """A worker with pipes for lines, the first of a process group of its own; what it prints besides goes to the log."""
+    """A worker with pipes for lines, first of a process group of its own; what it prints besides goes to the log."""
     with Path(log or os.devnull).open("ab") as stderr:
         return subprocess.Popen(
             command,

@@ -46,8 +46,8 @@ class Planned:
 class Cell(Planned):
     """One arm on some items. Cells may share an arm: its answers are made once.
 
-    items: ids. baseline: key of the matched target cell; "" where there is none. alone: key of the cell in which the draft
-    answers by itself; "" where there is none.
+    items: ids. baseline: key of the matched target cell. alone: key of the cell in which the draft answers by itself.
+    Either is "" where there is none.
     """
 
     items: tuple[str, ...]

@@ -50,6 +50,13 @@ def tost(tables: Tables) -> Iterator[Published]:
         )
 
 
+def _by_task(tables: Tables) -> Iterator[tuple[Paired, str, str, Flags]]:
+    """Every task of every judged cell outside of dose series, with its axis and items."""
+    for p in judged(tables):
+        if phase_of(p.cell) != "4":
+            yield from ((p, axis, task, mask) for axis, task, mask in slices(p) if task)
+
+
 def _contrasts(tables: Tables) -> Iterator[tuple[Paired, str, Flags]]:
     for p in judged(tables):
         phase = phase_of(p.cell)
@@ -66,98 +73,87 @@ def _contrasts(tables: Tables) -> Iterator[tuple[Paired, str, Flags]]:
 
 def bootstrapped(tables: Tables) -> Iterator[Published]:
     """Percentiles of drawn differences: where no score differs the interval is [0, 0] and passes for any n."""
-    for p in judged(tables):
-        if phase_of(p.cell) == "4":
+    for p, axis, task, mask in _by_task(tables):
+        d = differences(tables, p, mask)
+        if len(d) < 2:
             continue
-        for axis, task, mask in slices(p):
-            d = differences(tables, p, mask)
-            if not task or len(d) < 2:
-                continue
-            low, high, equivalent = bootstrap_tost_tr144(d, MARGIN)
-            ours, reading = _ours(tables, p, mask)
-            nothing = not np.any(d)
-            said = "equivalent" if equivalent else "not equivalent"
-            yield beside(
-                "bootstrap TOST",
-                number("difference", float(d.mean()), len(d), "percentiles of 2,000 draws, 95 %", low=low, high=high,
-                       confidence=0.95, unit="points"),
-                said,
-                ours,
-                reading,
-                same=equivalent == (reading == "equivalent"),
-                invalid=nothing,
-                why=f"no score differs among {len(d)}, so every draw is 0 and the interval is [0, 0] at any n"
-                if nothing
-                else _why(said, reading),
-                cell=p.cell.key,
-                axis=axis,
-                task=task,
-            )  # fmt: skip
+        low, high, equivalent = bootstrap_tost_tr144(d, MARGIN)
+        ours, reading = _ours(tables, p, mask)
+        nothing = not np.any(d)
+        said = "equivalent" if equivalent else "not equivalent"
+        yield beside(
+            "bootstrap TOST",
+            number("difference", float(d.mean()), len(d), "percentiles of 2,000 draws, 95 %", low=low, high=high,
+                   confidence=0.95, unit="points"),
+            said,
+            ours,
+            reading,
+            same=equivalent == (reading == "equivalent"),
+            invalid=nothing,
+            why=f"no score differs among {len(d)}, so every draw is 0 and the interval is [0, 0] at any n"
+            if nothing
+            else _why(said, reading),
+            cell=p.cell.key,
+            axis=axis,
+            task=task,
+        )  # fmt: skip
 
 
 def point_checks(tables: Tables) -> Iterator[Published]:
     """`PASS (|difference| < 3 points)`: the estimate alone. Where the kindest pairing would not pass, it cannot be right."""
-    for p in judged(tables):
-        if phase_of(p.cell) == "4":
+    for p, axis, task, mask in _by_task(tables):
+        d = differences(tables, p, mask)
+        if len(d) < 2:
             continue
-        for axis, task, mask in slices(p):
-            d = differences(tables, p, mask)
-            if not task or len(d) < 2:
-                continue
-            at, n = float(d.mean()), len(d)
-            passes = abs(at) < MARGIN
-            ours, reading = _ours(tables, p, mask)
-            kindest = best_case_tr144(at, n, MARGIN)
-            impossible = passes and bool(at) and not kindest.equivalent
-            yield beside(
-                "|difference| < 3 points",
-                number("difference", at, n, "estimate alone, no interval", unit="points"),
-                "PASS" if passes else "FAIL",
-                ours,
-                reading,
-                same=passes == (reading == "equivalent"),
-                invalid=impossible,
-                why="even with the fewest flips that give this difference, all one way, TOST does not pass at this n"
-                if impossible
-                else "an estimate inside the margin is no equivalence: the interval must lie inside",
-                cell=p.cell.key,
-                axis=axis,
-                task=task,
-            )
+        at, n = float(d.mean()), len(d)
+        passes = abs(at) < MARGIN
+        ours, reading = _ours(tables, p, mask)
+        kindest = best_case_tr144(at, n, MARGIN)
+        impossible = passes and bool(at) and not kindest.equivalent
+        yield beside(
+            "|difference| < 3 points",
+            number("difference", at, n, "estimate alone, no interval", unit="points"),
+            "PASS" if passes else "FAIL",
+            ours,
+            reading,
+            same=passes == (reading == "equivalent"),
+            invalid=impossible,
+            why="even with the fewest flips that give this difference, all one way, TOST does not pass at this n"
+            if impossible
+            else "an estimate inside the margin is no equivalence: the interval must lie inside",
+            cell=p.cell.key,
+            axis=axis,
+            task=task,
+        )
 
 
 def cohens_h(tables: Tables) -> Iterator[Published]:
     """|h| < 0.1 on marginal rates: no n, no pairing, strict at the ceiling and lax in the middle."""
-    for p in judged(tables):
-        if phase_of(p.cell) == "4":
-            continue
-        for axis, task, mask in slices(p):
-            if not task:
-                continue
-            before, after = 1 - float(p.before[mask].mean()), 1 - float(p.after[mask].mean())
-            h = cohen_h(after, before)
-            passes = abs(h) < H_LIMIT
-            ours, reading = _ours(tables, p, mask)
-            yield beside(
-                "|h| < 0.1",
-                number(
-                    "h",
-                    h,
-                    int(mask.sum()),
-                    "Cohen's h of marginal rates",
-                    parts={"before": before, "after": after},
-                ),
-                "PASS" if passes else "FAIL",
-                ours,
-                reading,
-                same=passes == (reading == "equivalent"),
-                why="h knows neither n nor which items flipped: it cannot tell equivalence from too few items"
-                if passes
-                else "near a rate of 1 a single flip exceeds 0.1",
-                cell=p.cell.key,
-                axis=axis,
-                task=task,
-            )
+    for p, axis, task, mask in _by_task(tables):
+        before, after = 1 - float(p.before[mask].mean()), 1 - float(p.after[mask].mean())
+        h = cohen_h(after, before)
+        passes = abs(h) < H_LIMIT
+        ours, reading = _ours(tables, p, mask)
+        yield beside(
+            "|h| < 0.1",
+            number(
+                "h",
+                h,
+                int(mask.sum()),
+                "Cohen's h of marginal rates",
+                parts={"before": before, "after": after},
+            ),
+            "PASS" if passes else "FAIL",
+            ours,
+            reading,
+            same=passes == (reading == "equivalent"),
+            why="h knows neither n nor which items flipped: it cannot tell equivalence from too few items"
+            if passes
+            else "near a rate of 1 a single flip exceeds 0.1",
+            cell=p.cell.key,
+            axis=axis,
+            task=task,
+        )
 
 
 def tais(tables: Tables, gates: Sequence[CellGates]) -> Iterator[Published]:

@@ -21,7 +21,7 @@ class Span(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a scale lies on the canvas, along x from the left or along y from the bottom (`left`) to the top (`right`)."""
+    """Where a scale lies on the canvas: along x, or along y from the bottom (left) to the top (right)."""
 
     scale: Scale
     left: float
