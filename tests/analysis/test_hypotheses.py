@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from made_ledger import make_protocol, write_ledger
 from made_tables import make_study
-from specsafe.report.study import study_html, study_page
 
 from specsafe.analysis.result import Facts
 from specsafe.analysis.run import analyze, analyze_tables
 from specsafe.errors import UserError
 from specsafe.report.study_plan import plan_page
+from specsafe.report.written import STUDY
 from specsafe.study.ledger import read_ledger
 from specsafe.study.planning import cells, counted_tasks, counts
 from specsafe.study.protocol import HYPOTHESES, parse_protocol
@@ -38,7 +38,7 @@ def test_what_the_protocol_does_not_name_is_not_planned(planned):
 
 
 def test_the_report_names_what_was_not_planned_and_puts_the_protocols_words_beside(planned):
-    markdown, page = study_page(planned), study_html(planned)
+    markdown, page = STUDY.markdown(planned), STUDY.html(planned)
     assert markdown.startswith(f"# H2 {planned.first.standing}")
     assert markdown.count("Not planned: the protocol does not name it.") == 3
     assert "In the protocol's words: typical acceptance does harm" in markdown

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from made_ledger import NO, write_ledger
-from specsafe.report.study import study_page
 from typer.testing import CliRunner
 
 from specsafe.analysis.passes.judges import consensus
 from specsafe.analysis.run import analyze
 from specsafe.cli.main import app
 from specsafe.errors import UserError
+from specsafe.report.written import STUDY
 from specsafe.study.labels import COLUMNS, read_labels
 from specsafe.study.ledger import read_ledger
 from specsafe.study.verify import verify
@@ -115,7 +115,7 @@ def test_labels_of_people_decide_agreement_and_the_scorers_error(folder):
     (wrong,) = {(x.estimates[0].k, x.estimates[0].n) for x in result.find("scorer_error").lines}
     assert wrong[0] == 0 and 40 <= wrong[1] <= n - 1
     assert "beyond the scorers' error" in {x.reading for x in result.find("scorer_error").lines}
-    assert "human:Ana" in study_page(result)
+    assert "human:Ana" in STUDY.markdown(result)
     assert "human:Ana: " in study("score", folder)
 
 

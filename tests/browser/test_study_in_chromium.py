@@ -10,9 +10,9 @@ from test_report_in_chromium import OUTSIDE, OVERFLOW, unfold
 
 sys.path.append(str(Path(__file__).parents[1] / "analysis"))
 from made_ledger import write_ledger
-from specsafe.report.study import write_study
 
 from specsafe.analysis.run import analyze
+from specsafe.report.written import STUDY
 from specsafe.study.ledger import read_ledger
 
 pytestmark = [
@@ -39,7 +39,7 @@ def studies(tmp_path_factory):
     written = {}
     for kind, how in zip(KINDS, made, strict=True):
         with read_ledger(write_ledger(folder / kind, **how)) as ledger:
-            written[kind] = write_study(analyze(ledger), folder / kind)
+            written[kind] = STUDY.write(analyze(ledger), folder / kind)
     return written
 
 
