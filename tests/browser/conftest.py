@@ -17,15 +17,17 @@ def browser():
 
 @pytest.fixture
 def opened(browser):
-    """Open a file -> the page; at the end nothing may have been said, asked or fetched."""
+    """Open a file or an address -> the page; at the end nothing may have been said, asked or fetched."""
     pages = []
 
-    def start(path, width=1280, scheme="light"):
+    def start(place, width=1280, scheme="light"):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page, said, address = context.new_page(), [], path.as_uri()
+        page, said = context.new_page(), []
+        address = place if isinstance(place, str) else place.as_uri()
         page.on("console", lambda m: said.append(f"console: {m.text}"))
         page.on("pageerror", lambda e: said.append(f"error: {e}"))
         page.on("dialog", lambda d: said.append(f"dialog: {d.message}"))
+        page.on("popup", lambda p: said.append(f"popup: {p.url}"))
         page.on("request", lambda r: r.url == address or said.append(f"request: {r.url}"))
         page.goto(address)
         pages.append((context, said))

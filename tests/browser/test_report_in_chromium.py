@@ -121,40 +121,6 @@ def specsafe(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def opened(browser):
-    """Open an address -> the page; at the end nothing may have been said, asked or fetched."""
-    pages = []
-
-    def start(address, width=1280, scheme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page = context.new_page()
-        said = []
-        page.on("console", lambda m: said.append(f"console: {m.text}"))
-        page.on("pageerror", lambda e: said.append(f"error: {e}"))
-        page.on("dialog", lambda d: said.append(f"dialog: {d.message}"))
-        page.on("popup", lambda p: said.append(f"popup: {p.url}"))
-        page.on("request", lambda r: r.url == address or said.append(f"request: {r.url}"))
-        page.goto(address)
-        pages.append((context, said))
-        return page
-
-    yield start
-    for context, said in pages:
-        context.close()
-        assert said == []
-
-
 def unfold(page):
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
 
@@ -163,7 +129,7 @@ def unfold(page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["passing", "failing", "hostile"])
 def test_the_page_is_quiet_and_fits(name, scheme, width, screens, opened):
-    page = opened((screens / name / "report.html").as_uri(), width, scheme)
+    page = opened(screens / name / "report.html", width, scheme)
     for _ in range(2):
         scroll, client = page.evaluate(OVERFLOW)
         assert scroll <= client
@@ -173,7 +139,7 @@ def test_the_page_is_quiet_and_fits(name, scheme, width, screens, opened):
 
 
 def test_the_verdict_is_the_first_thing_seen(screens, opened):
-    page = opened((screens / "failing" / "report.html").as_uri())
+    page = opened(screens / "failing" / "report.html")
     verdict = page.locator("h1 .verdict")
     assert verdict.inner_text() == "FAIL"
     assert verdict.bounding_box()["y"] + verdict.bounding_box()["height"] < 300
@@ -185,7 +151,7 @@ def test_the_verdict_is_the_first_thing_seen(screens, opened):
 
 def test_dark_mode_is_dark_and_its_text_stands_out(screens, opened):
     for scheme in ("light", "dark"):
-        page = opened((screens / "passing" / "report.html").as_uri(), scheme=scheme)
+        page = opened(screens / "passing" / "report.html", scheme=scheme)
         paper = luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert (paper < 0.1) == (scheme == "dark")
         for selector in ("body", ".verdict", ".kicker", ".tag", ".note", "svg text", "summary", "nav a"):
@@ -203,7 +169,7 @@ def luminance(colour):
 
 
 def test_it_prints_with_everything_unfolded(screens, opened):
-    page = opened((screens / "passing" / "report.html").as_uri(), scheme="dark")
+    page = opened(screens / "passing" / "report.html", scheme="dark")
     assert page.pdf(format="A4").startswith(b"%PDF")
     page.emulate_media(media="print", color_scheme="dark")
     assert luminance(page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.9
@@ -215,10 +181,10 @@ def test_it_prints_with_everything_unfolded(screens, opened):
 
 
 def test_hostile_answers_are_shown_and_do_nothing(screens, opened):
-    page = opened((screens / "hostile" / "report.html").as_uri())
+    page = opened(screens / "hostile" / "report.html")
     unfold(page)
     assert page.title() != "owned"
-    plain = opened((screens / "passing" / "report.html").as_uri())
+    plain = opened(screens / "passing" / "report.html")
     assert set(page.evaluate(TAGS)) == set(plain.evaluate(TAGS))
     text = page.locator("#texts").inner_text()
     assert "<script>document.title='owned'</script>" in text
