@@ -71,7 +71,7 @@ def test_plan_says_what_is_reachable_and_makes_nothing(run, tmp_path):
     done = run("screen", "--plan")
     assert done.returncode == 0
     assert "target 600, speculative 600" in done.stdout
-    assert "PASS with at most 1 net flips, FAIL from 11" in done.stdout
+    assert "PASS with at most 1 net flip, FAIL from 11" in done.stdout
     assert "PASS cannot be reached" in run("screen", "--plan", "--quick").stdout
     assert list(tmp_path.iterdir()) == []
 
