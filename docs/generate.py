@@ -179,9 +179,10 @@ def arms_page() -> Lines:
         for rule, f in RULE_FACTS.items()
     ]
     yield from table(["rule", "lossless", "needs", "takes"], rows=native)
-    yield "Their formulas and sources: [native engine](../native.md). Numbers are keys of the arm (`rule=typical,epsilon=0.2`) or"
-    yield 'stand in the rule\'s text (`rule="typical:epsilon=0.2,delta=0.5"`, where `leak` is called `rate`); so do the changes of a'
-    yield "method (`method=ssd-crs:control.tau=0.3`). `kind=native`, `openai` and `vllm` take both spellings."
+    yield "Their formulas and sources: [native engine](../native.md). Numbers are keys of the arm"
+    yield '(`rule=typical,epsilon=0.2`) or stand in the text of the rule (`rule="typical:epsilon=0.2,delta=0.5"`, where'
+    yield "`leak` is called `rate`); so do the changes of a method (`method=ssd-crs:control.tau=0.3`). `kind=native`,"
+    yield "`openai` and `vllm` take both spellings."
     yield ""
     yield "## Models by name"
     yield ""

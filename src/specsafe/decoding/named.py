@@ -20,7 +20,7 @@ Kind = Literal["rule", "method"]
 
 
 class RuleFacts(NamedTuple):
-    """lossless: leaves the target's distribution alone. numbers: parameter -> what it is by default; None: it must be named."""
+    """lossless: leaves the target's distribution alone. numbers: parameter -> default, None where it must be named."""
 
     lossless: bool
     numbers: Mapping[str, float | None] = {}
@@ -95,7 +95,7 @@ def named(kind: Kind, text: str) -> Named:
 
 
 def split(text: str) -> tuple[str, dict[str, Any]]:
-    """NAME:KEY=VALUE,… -> name and values, numbers as numbers. Raises UserError for a part that is no pair, or comes twice."""
+    """NAME:KEY=VALUE,… -> name and values. Raises UserError for a part that is no pair, or comes twice."""
     name, _, rest = text.partition(":")
     pairs = [_pair(text, part) for part in rest.split(",")] if rest else []
     values = dict(pairs)

@@ -18,14 +18,15 @@ from specsafe.engines.arm_rules import ALSO, as_text, require_method
 from specsafe.engines.openai_rules import LOSSLESS, UNNAMED
 
 Dialect = Literal["vllm", "llamacpp", "sglang", "plain"]
+_ASKED_FOR = (STANDARD, *RULE_FACTS)
 SERVED = "served"  # a draft that the user did not name
 
 
 class OpenAIArm(LiveArm):
     """A server, asked over HTTP: one that runs already, or one that specsafe starts.
 
-    What the arm says of speculation is a claim, held against what the server tells; but a vLLM with specsafe's plugin is
-    asked for the arm's rule or method in each request.
+    What the arm says of speculation is a claim, held against what the server tells; but a vLLM with specsafe's plugin
+    is asked for the arm's rule or method in each request.
     """
 
     also: ClassVar[tuple[str, ...]] = ALSO
@@ -54,14 +55,16 @@ class OpenAIArm(LiveArm):
     )
     rule: str = Field(
         "auto",
-        description=f"the acceptance rule. A vLLM with specsafe's plugin is asked for it in each request: {', '.join((STANDARD, *RULE_FACTS))}, with "
-        "numbers as typical:epsilon=0.09,delta=0.3 or in keys of their own as kind=native has them. Of any other server it is a "
-        f"claim: {', '.join(r for r in LOSSLESS if r not in (STANDARD, *RULE_FACTS))}, or a name from above; auto names none and claims to be lossless",
+        description="the acceptance rule. A vLLM with specsafe's plugin is asked for it in each request: "
+        f"{', '.join(_ASKED_FOR)}, with numbers as typical:epsilon=0.09,delta=0.3 or in keys of their own as "
+        "kind=native has them. Of any other server it is a claim: "
+        f"{', '.join(r for r in LOSSLESS if r not in _ASKED_FOR)}, or a name from above; auto names none "
+        "and claims to be lossless",
     )
     method: str = Field(
         "",
-        description="a safety-aware method that a vLLM with specsafe's plugin is asked for in each request, as ssd-crs or "
-        "ssd-crs:control.tau=0.3",
+        description="a safety-aware method that a vLLM with specsafe's plugin is asked for in each request, as ssd-crs "
+        "or ssd-crs:control.tau=0.3",
     )
     num_speculative_tokens: int | None = Field(
         None, ge=1, le=1024, description="claim: draft tokens proposed a round"

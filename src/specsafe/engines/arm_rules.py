@@ -73,7 +73,7 @@ def require_method(method: str, rule: str, temperature: float) -> None:
 
 
 def _spelled(text: str, more: Mapping[str, Any]) -> str:
-    """A text with further values, in the rule's order or an alphabetical one. Raises ValueError for one that it has already."""
+    """A text with further values, in the rule's order or an alphabetical one. Raises ValueError for one said twice."""
     name, values = split(text)
     twice = [k for k in more if k in values]
     if twice:

@@ -55,8 +55,8 @@ class VllmArm(LocalArm):
     rule: str = Field(
         "auto",
         description=f"acceptance rule: of vLLM itself {', '.join(OWN)}, as far as its version has them; of specsafe's plugin "
-        f"{', '.join(PLUGIN)}, with numbers as typical:epsilon=0.09,delta=0.3 or in keys of their own as kind=native has them; "
-        "auto: vLLM's default",
+        f"{', '.join(PLUGIN)}, with numbers as typical:epsilon=0.09,delta=0.3 or in keys of their own as kind=native "
+        "has them; auto: vLLM's default",
     )
     method: str = Field(
         "", description="safety-aware method of specsafe's plugin, as ssd-crs or ssd-crs:control.tau=0.3"

@@ -203,7 +203,7 @@ class OpenAISession:
         return self._wait(look_for_plugin(self._client, self.arm)) if self.server.dialect == "vllm" else None
 
     def _prove_again(self, before: Plugin | None) -> None:
-        """A second request, for the first one drafted nothing. Raises UserError where what is asked for decides nothing."""
+        """A second request, for the first drafted nothing. Raises UserError where what is asked for decides nothing."""
         self._wait(self._first_look(REPEATS, _REPEAT_TOKENS))
         self.plugin = self._plugin()
         self.rule_proof = self.plugin.proof(before, self.asked) if self.plugin else ""

@@ -12,7 +12,7 @@ from specsafe.errors import UserError
 
 
 def hold_against(arm: OpenAIArm, server: Server, *, rule_is_asked_for: bool) -> None:
-    """Claims against the server's own configuration, where it shows it; a rule that is asked for is none. Raises UserError."""
+    """Claims against the server's own configuration, where it shows it; a rule asked for is none. Raises UserError."""
     told: Mapping[str, Any] = server.told
     claims = {
         "rule": (

@@ -21,7 +21,7 @@ from specsafe.errors import UserError
 
 PATH = "/specsafe"
 METHOD = "method"  # the rule of a server whose tokens a safety-aware method decides
-_HOW = "start it as the page on rules inside vLLM says: --worker-cls specsafe.plugin.worker.Worker, and VLLM_PLUGINS=specsafe"
+_HOW = "serve with vLLM, --worker-cls specsafe.plugin.worker.Worker and VLLM_PLUGINS=specsafe (docs/vllm.md)"
 
 
 class Plugin(NamedTuple):
@@ -42,15 +42,17 @@ class Plugin(NamedTuple):
         return METHOD if self.setting.startswith(f"{METHOD} ") else self.setting.partition(":")[0]
 
     def proof(self, before: Plugin | None, asked: Asked | None) -> str:
-        """Why what is asked for, or the server's own, is known to be in force; "" where its count stood since `before`."""
+        """Why what is asked for, or the server's own, is in force; "" where its count stood still since `before`."""
         setting = asked.setting if asked else self.setting
         if before is None or before.setting != self.setting:
             return ""
         decided = self.decided.get(setting, 0) - before.decided.get(setting, 0)
         if decided <= 0:
             return ""
-        said = f"specsafe {self.version} in the server's worker, whose sampler decided a first request's draft tokens by it"
-        return f"{said}: {decided} counted at {PATH}{'; each request asks for it' if asked else ''}"
+        return (
+            f"specsafe {self.version} in the server's worker, whose sampler decided a first request's draft tokens "
+            f"by it: {decided} counted at {PATH}{'; each request asks for it' if asked else ''}"
+        )
 
 
 class Asked(NamedTuple):
@@ -151,13 +153,14 @@ def unproved(arm: OpenAIArm, asked: Asked, plugin: Plugin | None) -> UserError:
         else ""
     )
     return UserError(
-        f"{asked.setting} was asked of {arm.url} and decided no draft token of two first requests, by its {PATH}{versions}",
+        f"{asked.setting} was asked of {arm.url} and decided no draft token of two first requests, "
+        f"by its {PATH}{versions}",
         "see whether it drafts, with specsafe doctor and without rule= or method=",
     )
 
 
 def rule_facts(arm: OpenAIArm, told: str, plugin: Plugin | None, asked: Asked | None, proof: str) -> Json:
-    """Of the fingerprint: the acceptance rule, and what shows that it is in force. told: the server's own name for it."""
+    """Of the fingerprint: the acceptance rule, and what shows it to be in force. told: the server's own name for it."""
     if not arm.speculative or not (told or plugin):
         return {"rule": arm.rule_in_force, "rule_proved": False, "lossless": arm.lossless}
     if plugin is None:
@@ -179,7 +182,7 @@ def _spelled(fields: Mapping[str, str]) -> str:
 def no_leak(dialect: str, plugin: Plugin | None, proof: str) -> str:
     """Why a server cannot be made to leak; "" where it can."""
     if dialect != "vllm":
-        return f"only specsafe's plugin inside vLLM can be made to leak, and the speculative server is no vLLM ({dialect})"
+        return f"only vLLM with specsafe's plugin can be made to leak; the speculative server is no vLLM ({dialect})"
     if plugin is None:
         return f"the speculative server has not specsafe's plugin (nothing at {PATH}), which alone can be made to leak"
     if not proof:

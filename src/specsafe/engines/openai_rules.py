@@ -68,7 +68,8 @@ def require_producible(
     possible = {r for rules in (known[-1:] if numbers else known) for r in rules}
     possible |= {"greedy"} if temperature == 0 else set()
     if rule not in possible:
+        more = _ELSE if dialect == "vllm" and rule in RULE_FACTS else ""
         raise UserError(
             f"rule={rule}: {dialect} {version or '(version unknown)'} cannot produce it",
-            f"it knows {', '.join(sorted(possible))}{_ELSE if dialect == 'vllm' and rule in RULE_FACTS else ''}; or leave rule= out",
+            f"it knows {', '.join(sorted(possible))}{more}; or leave rule= out",
         )

@@ -76,7 +76,7 @@ def _no_leak_by_command(dialect: str, serve: str) -> str:
     told = [w.partition("=")[2] for w in shlex.split(serve) if w.startswith("VLLM_PLUGINS=")]
     if _WORKER not in serve or "specsafe" not in (told or [os.environ.get("VLLM_PLUGINS", "")])[-1]:
         return (
-            f"the command of the speculative server starts vLLM without specsafe's plugin ({_WORKER}.Worker, VLLM_PLUGINS=specsafe), "
-            "which alone can be made to leak"
+            "the command of the speculative server starts vLLM without specsafe's plugin "
+            f"({_WORKER}.Worker, VLLM_PLUGINS=specsafe), which alone can be made to leak"
         )
     return NGRAM if "ngram" in serve else ""

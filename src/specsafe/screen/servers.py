@@ -42,7 +42,10 @@ def server_remarks(jobs: Sequence[Job], probed: Mapping[str, Probed], resolved: 
     for role, reason in resolved.get("absent", {}).items():
         yield f"no {role} arm: {reason}"
     if "width" not in arms:
-        yield "no width arm (--width names a server whose draft is the target itself): gaps of forks have nothing of this stack to be compared with"
+        yield (
+            "no width arm (--width names a server whose draft is the target itself): gaps of forks have nothing of "
+            "this stack to be compared with"
+        )
     yield from _of_the_leak(arms, resolved)
     if "speculative" in seen:
         yield from _of_the_pair(seen, arms["speculative"], resolved)
@@ -77,7 +80,8 @@ def _of_the_pair(seen: Mapping[str, Json], arm: OpenAIArm, resolved: Json) -> It
         )
     if "rule_proof" in fast:
         own = fast.get("rule_of_the_server")
-        yield f"rule in force: {fast['rule']} (proved by {fast['rule_proof']}{f'; the server itself was started with {own}' if own else ''})"
+        started = f"; the server itself was started with {own}" if own else ""
+        yield f"rule in force: {fast['rule']} (proved by {fast['rule_proof']}{started})"
     elif fast["rule_proved"]:
         yield f"the speculative server names its acceptance rule: {fast['rule']}"
     else:
