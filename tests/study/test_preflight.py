@@ -13,8 +13,7 @@ from live import rows
 from made_study import document, networks, write_battery
 
 from specsafe.battery import Item
-from specsafe.engines import NativeArm, arm_id, check_arm, native
-from specsafe.engines.worker import WorkerSession
+from specsafe.engines import NativeArm, arm_id, check_arm, native, worker
 from specsafe.errors import UserError
 from specsafe.study import conduct
 from specsafe.study.conduct import Wanted, run_study
@@ -49,13 +48,13 @@ def place(tmp_path_factory):
 @pytest.fixture
 def spawned(monkeypatch):
     """Every worker process that is started, as it is started."""
-    found, spawn = [], WorkerSession._spawn
+    found, spawn = [], worker.spawn
 
-    def noted(session):
-        found.append(spawn(session))
+    def noted(*given, **more):
+        found.append(spawn(*given, **more))
         return found[-1]
 
-    monkeypatch.setattr(WorkerSession, "_spawn", noted)
+    monkeypatch.setattr(worker, "spawn", noted)
     return found
 
 
