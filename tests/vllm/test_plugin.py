@@ -183,8 +183,10 @@ REFUSED = [
 
 
 def test_a_wrong_request_is_an_error_of_that_request_alone(llm, standard):
+    from vllm.exceptions import VLLMValidationError
+
     for fields, sampling, said in REFUSED:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(VLLMValidationError, match=said):
             ask(llm, PROMPTS[:1], fields, **sampling)
     assert tokens(each(llm, [{"specsafe_rule": "standard"}])[0]) == tokens(standard)
 

@@ -49,7 +49,9 @@ def test_n_grams_have_rules_and_no_methods():
         assert decided["drafted"] == sum(a.drafted for a in answers) > 0
         everything = ask(llm, prompts, {"specsafe_rule": "leak:rate=1"}, ignore_eos=True)
         assert sum(a.accepted for a in everything) == sum(a.drafted for a in everything) > 0
-        with pytest.raises(ValueError, match="no distributions"):
+        from vllm.exceptions import VLLMValidationError
+
+        with pytest.raises(VLLMValidationError, match="no distributions"):
             ask(llm, prompts, {"specsafe_method": "ssd-crs"})
     finally:
         stopped(llm)
