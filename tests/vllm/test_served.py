@@ -175,7 +175,9 @@ def test_a_screen_makes_the_server_leak_beside_the_rule_that_it_asks_for(server,
     command += ["--target", f"kind=openai,max_tokens=20,concurrency=4,serve={json.dumps(serve)}"]
     command += ["--speculative", f"url={server.url},rule=standard"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 5, done.stderr  # four items cannot pass
+    assert done.returncode == 4, (
+        done.stderr
+    )  # four items: the loss of all of them would not be a FAIL, so nothing is measured
     result = json.loads(done.stdout)["result"]
     exactness = result["exactness"]
     assert (exactness["verdict"], exactness["leak_control_caught"]) == ("EXACT", True)
