@@ -24,7 +24,7 @@ from specsafe.errors import UserError
 from specsafe.fetch import cache_folder
 from specsafe.models.network import LlamaNetwork
 
-TILES = (2, 8)  # the smallest that can be proved is taken: it costs least
+TILES = (2, 3, 6, 8)  # the smallest that can be proved is taken: it costs least
 WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 15, 17)
 BATCHES = (2, 7, 32)
 _PROMPT, _STEPS = 21, 3

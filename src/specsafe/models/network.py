@@ -95,7 +95,6 @@ class LlamaNetwork:
         self._cos, self._sin = rotary_tables(a, self._embed.dtype, self.device)
         kept = [self._embed, self._norm, *(n for s in self._stack for n in s if isinstance(n, Tensor))]
         matrices = [self._head, *(m for s in self._stack for m in s if isinstance(m, Matrix))]
-        kept += [m.narrow for m in matrices if m.narrow is not None]
         once = {t.data_ptr(): t for t in kept}.values()  # a tied head holds the embedding
         self.bytes = sum(t.numel() * t.element_size() for t in once) + sum(m.bytes for m in matrices)
 
