@@ -52,6 +52,7 @@ from specsafe.models.cache import SlotCache
 from specsafe.models.catalogue import DEFAULT_MODEL
 from specsafe.models.checkpoint import load_checkpoint
 from specsafe.models.export import export
+from specsafe.models.invariant import make_invariant
 from specsafe.models.network import LlamaNetwork
 from specsafe.models.store import resolve
 from specsafe.models.tokenizer import load_tokenizer
@@ -94,7 +95,7 @@ def asked_at(bench: Bench, batch: int) -> list[list[int]]:
 
 def target(bench: Bench) -> Iterator[Row]:
     """Target-only decoding: ours in both arithmetics, and each peer that can be had."""
-    new, invariant = bench.options.tokens, bench.network.with_arithmetic(invariant=True)
+    new, invariant = bench.options.tokens, make_invariant(bench.network, CAPACITY)[0]
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         peers, missing = _peers(bench, Path(folder)) if "peers" in bench.options.only else ({}, {})
         for peer in peers.values():
@@ -148,11 +149,11 @@ def _peers(bench: Bench, folder: Path) -> tuple[dict[str, Peer], dict[str, str]]
 
 
 def invariant(bench: Bench) -> Iterator[Row]:
-    """What invariant arithmetic costs. It is timed here, not proved: opening an arm does that."""
+    """What invariant arithmetic costs."""
     for dtype in (torch.bfloat16, torch.float32):
         same = dtype == bench.network.dtype
         network = bench.network if same else LlamaNetwork(load_checkpoint(bench.model, dtype))
-        exact = network.with_arithmetic(invariant=True)
+        exact, _ = make_invariant(network, CAPACITY)
         for batch in bench.options.batches:
             progress(f"invariant, {dtype}, batch {batch}")
             sides = {"fast": ours(network, batch, bench.options.tokens)}
@@ -227,7 +228,7 @@ def audit(bench: Bench) -> Iterator[Row]:
     new, prompts = bench.options.tokens, bench.prompts[: max(bench.options.batches)]
     for name in ("fast", "invariant"):
         progress(f"audit, {name}")
-        network = bench.network.with_arithmetic(invariant=name == "invariant")
+        network = bench.network if name == "fast" else make_invariant(bench.network, CAPACITY)[0]
         answers = ours(network, len(prompts), new)(prompts).outputs
         proved: list[bool] = []
         check = partial(audited, network, answers, network.new_cache(len(prompts), CAPACITY), proved)

@@ -54,7 +54,7 @@ def test_the_answers_are_worth_comparing(alone):
 
 @pytest.mark.parametrize("name", DRAFTERS)
 def test_speculative_greedy_is_the_target_alone_to_the_last_bit(target, alone, name):
-    """For every number of drafted tokens, beyond the tile of eight rows too; slots vary along."""
+    """For every number of drafted tokens, beyond a tile of rows too; slots vary along."""
     for drafted in range(1, 10):
         how = plan(drafted=drafted, slots=SLOTS[drafted % 4])
         asked = ASKED if how.slots > 2 else ASKED[:11]

@@ -16,6 +16,7 @@ from specsafe.decoding.stopping import StopRule
 from specsafe.models.architecture import from_hf_config
 from specsafe.models.cache import SlotCache
 from specsafe.models.checkpoint import Checkpoint
+from specsafe.models.invariant import make_invariant
 from specsafe.models.network import LlamaNetwork, Network
 
 # The writer of tiny checkpoints lives in the tests of the models, which pytest finds only when it runs them.
@@ -46,7 +47,8 @@ def network(
 ) -> LlamaNetwork:
     """Our network of a transformers model; noise: standard deviation added to every matrix."""
     checkpoint = Checkpoint(from_hf_config(hf.config.to_dict()), tensors_of(hf, dtype, noise))
-    return LlamaNetwork(checkpoint, CPU, invariant=invariant)
+    fast = LlamaNetwork(checkpoint, CPU)
+    return make_invariant(fast, SIZES["max_position_embeddings"])[0] if invariant else fast
 
 
 def tensors_of(hf, dtype: torch.dtype = torch.float32, noise: float = 0.0) -> dict[str, Tensor]:

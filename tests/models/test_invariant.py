@@ -57,7 +57,7 @@ def test_the_proof_can_fail_and_then_nothing_is_claimed(network, own_cache, monk
     rows, failed = invariant.prove(network, 100)
     assert rows > 500
     assert "1 rows at a time" in failed
-    monkeypatch.setattr(LlamaNetwork, "with_arithmetic", lambda self, invariant, tile: self)
+    monkeypatch.setattr(LlamaNetwork, "in_tiles", lambda self, tile: self)
     with pytest.raises(UserError, match=r"does not hold on this machine.*1 rows at a time") as error:
         invariant.make_invariant(network, 100)
     assert "arithmetic=fast" in error.value.hint
@@ -87,5 +87,5 @@ def test_a_head_or_a_neighbour_that_depends_on_the_batch_is_named(network, monke
         return honest(self, hidden) + (1e-3 if len(hidden) == 7 else 0.0)
 
     monkeypatch.setattr(LlamaNetwork, "logits", crowded)
-    _, failed = invariant.prove(network.with_arithmetic(invariant=True), 100)
+    _, failed = invariant.prove(network.in_tiles(8), 100)
     assert failed == ("the output head over 7 rows",)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from specsafe.models.linear import Matrix, can_halve
+from specsafe.models.linear import Matrix, can_halve, product_dtype
 
 BF16 = torch.bfloat16
+COMPUTES = product_dtype(BF16, torch.device("cpu"))
 OUT, IN = 96, 64
 
 
@@ -16,8 +17,8 @@ def drawn(seed: int, *shape: int) -> torch.Tensor:
 
 
 def weights_seen(matrix: Matrix) -> torch.Tensor:
-    """Each weight as the product with a unit vector, not rounded afterwards: [out, in]."""
-    return matrix(torch.eye(IN)).T
+    """Each weight as the product with a unit vector: [out, in]."""
+    return matrix(torch.eye(IN, dtype=COMPUTES)).T.float()
 
 
 @pytest.mark.parametrize("exponent", [-100, -20, -1, 0, 3, 14, 15, 40])
@@ -49,6 +50,7 @@ def test_products_and_biases_are_those_of_exact_arithmetic_up_to_rounding(rows, 
     x = drawn(5, rows, IN).to(BF16)
     exact = x.double() @ weight.double().T + (bias.double() if biased else 0)
     largest = x.double().abs() @ weight.double().abs().T + bias.double().abs()
-    got = Matrix(weight, bias if biased else None)(x)
-    assert got.dtype == BF16
-    assert ((got.double() - exact).abs() <= largest * 2.0**-20 + exact.abs() * 2.0**-8).all()
+    got = Matrix(weight, bias if biased else None)(x.to(COMPUTES))
+    assert got.dtype == COMPUTES
+    rounded = exact.abs() * (2.0**-8 if COMPUTES == BF16 else 0)
+    assert ((got.double() - exact).abs() <= largest * 2.0**-20 + rounded).all()

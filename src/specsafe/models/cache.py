@@ -134,7 +134,7 @@ class SlotCache:
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keys and values [B*W*kv_heads, head_dim] into the slots of a layer."""
         for part, new in ((self.keys, keys), (self.values, values)):
-            part[layer].view(-1, new.shape[-1]).index_copy_(0, slots, new.to(part.dtype))
+            part[layer].view(-1, new.shape[-1]).index_copy_(0, slots, new)
 
     def read(self, layer: int, first: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
         """Views of the first `length` slots of some rows: keys, values [rows, kv_heads, length, head_dim]."""

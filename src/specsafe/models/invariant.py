@@ -54,10 +54,10 @@ def make_invariant(network: LlamaNetwork, capacity: int) -> tuple[LlamaNetwork, 
     """
     kept = cache_folder() / "proofs" / f"{_conditions(network, capacity)}.json"
     if (known := _read_proof(kept)) is not None:
-        return network.with_arithmetic(invariant=True, tile=known.tile), known
+        return network.in_tiles(known.tile), known
     started = time.perf_counter()
     for tile in TILES:
-        invariant = network.with_arithmetic(invariant=True, tile=tile)
+        invariant = network.in_tiles(tile)
         rows, failed = prove(invariant, capacity)
         if not failed:
             break

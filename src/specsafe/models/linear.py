@@ -22,11 +22,11 @@ class Matrix:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self._dtype = product_dtype(weight.dtype, weight.device)
+        dtype = product_dtype(weight.dtype, weight.device)
         self._halved = can_halve(weight)
-        self.bytes = weight.numel() * (weight.element_size() if self._halved else self._dtype.itemsize)
-        weight = weight.to(self._dtype)
-        self._bias = None if bias is None else bias.to(self._dtype)
+        self.bytes = weight.numel() * (weight if self._halved else dtype).itemsize
+        weight = weight.to(dtype)
+        self._bias = None if bias is None else bias.to(dtype)
         self._packed = not self._halved and can_pack(weight)
         self._unscale = 1.0
         if self._halved:
@@ -40,25 +40,21 @@ class Matrix:
             self._weight = weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        """X [rows, in] -> x @ weight.T + bias [rows, out], of x's dtype."""
+        """X [rows, in], of `product_dtype` -> x @ weight.T + bias [rows, out], likewise."""
         product: Tensor
-        given = x.to(self._dtype)
         if self._halved:
-            product = torch.ops.quantized.linear_dynamic_fp16(given, self._weight)
-            if self._unscale != 1:
-                product.mul_(self._unscale)
-        elif self._packed:
-            product = torch.ops.mkldnn._linear_pointwise(given, self._weight, self._bias, "none", [], "")
-        else:
-            product = linear(given, self._weight, self._bias)
-        return product.to(x.dtype)
+            product = torch.ops.quantized.linear_dynamic_fp16(x, self._weight)
+            return product if self._unscale == 1 else product.mul_(self._unscale)
+        if not self._packed:
+            return linear(x, self._weight, self._bias)
+        product = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return product
 
 
 def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype in which sums of products are taken: float32 for bfloat16 on a processor without bfloat16 products.
+    """The dtype in which a network with weights of `dtype` computes: float32 for bfloat16 on a processor without its products.
 
-    There one product is rounded to bfloat16 as a processor that has them would round it, several times sooner than the
-    library's own way round.
+    There the library's own bfloat16 products are several times slower, and rounding to it after every step would only cost.
     """
     if dtype != torch.bfloat16 or device.type != "cpu":
         return dtype

@@ -24,7 +24,7 @@ from specsafe.models.linear import Matrix, product_dtype
 
 _BLOCK = 128  # slots of the cache that one product of the invariant attention reads
 _BUCKET = 64  # slots to whose multiples any attention reads
-_MANY = 8  # rows from which products over all of them are faster than the fused kernel
+_MANY = 8  # bfloat16 rows from which products over all of them are faster than the fused kernel; in float32 they always are
 
 
 class Push(NamedTuple):
@@ -75,24 +75,18 @@ class LlamaNetwork:
 
     reads_together = True
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        device: torch.device | str = "cpu",
-        *,
-        invariant: bool = False,
-        tile: int = 8,
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
         self.architecture = a = checkpoint.architecture
         tensors, self.device = checkpoint.tensors, torch.device(device)
-        self.invariant, self.tile = invariant, tile
+        self.invariant, self.tile = False, 1
         self.vocabulary, self.context, self.layers = a.vocab_size, a.max_positions, a.layers
         self._embed = tensors["embed_tokens.weight"].to(self.device)
-        self._norm = tensors["norm.weight"].to(self.device)
+        self.computes = product_dtype(self._embed.dtype, self.device)
+        self._norm = tensors["norm.weight"].to(self.device, self.computes)
         self._eps = torch.tensor(a.norm_eps, dtype=torch.float32, device=self.device)
         self._head = Matrix(self._embed if a.tied else tensors["lm_head.weight"].to(self.device))
-        self._stack = [_layer(tensors, i, self.device) for i in range(a.layers)]
-        self._cos, self._sin = rotary_tables(a, self._embed.dtype, self.device)
+        self._stack = [_layer(tensors, i, self.device, self.computes) for i in range(a.layers)]
+        self._cos, self._sin = rotary_tables(a, self.computes, self.device)
         kept = [self._embed, self._norm, *(n for s in self._stack for n in s if isinstance(n, Tensor))]
         matrices = [self._head, *(m for s in self._stack for m in s if isinstance(m, Matrix))]
         once = {t.data_ptr(): t for t in kept}.values()  # a tied head holds the embedding
@@ -100,7 +94,7 @@ class LlamaNetwork:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, the cache and the arithmetic."""
+        """Of the weights as they were given; `computes` is that of all that is made of them."""
         return self._embed.dtype
 
     def with_layers(self, keep: Sequence[int]) -> LlamaNetwork:
@@ -111,13 +105,13 @@ class LlamaNetwork:
         other.layers, other.bytes = len(keep), 0
         return other
 
-    def with_arithmetic(self, *, invariant: bool, tile: int = 8) -> LlamaNetwork:
-        """The same weights, invariant or fast.
+    def in_tiles(self, tile: int) -> LlamaNetwork:
+        """The same weights in invariant arithmetic, as far as invariant.prove says that it is; the constructor's is fast.
 
-        tile: rows to whose multiples an invariant product is padded; all rows together, in attention each sequence's.
+        tile: rows to whose multiples a product is padded; all rows together, in attention each sequence's.
         """
         other = self.with_layers(range(self.layers))
-        other.invariant, other.tile, other.bytes = invariant, tile, self.bytes
+        other.invariant, other.tile, other.bytes = True, tile, self.bytes
         return other
 
     def new_cache(self, rows: int, capacity: int) -> SlotCache:
@@ -131,7 +125,7 @@ class LlamaNetwork:
             a.kv_heads,
             room,
             a.head_dim,
-            dtype=product_dtype(self.dtype, self.device),
+            dtype=self.computes,
             device=self.device,
             unit=unit,
         )
@@ -142,7 +136,7 @@ class LlamaNetwork:
         batch, width = tokens.shape
         cache.require_room(first, batch, width)
         rows = _Rows.of(self, tokens, cache, first)
-        x = self._whole_tiles(embedding(tokens.reshape(-1), self._embed))
+        x = self._whole_tiles(embedding(tokens.reshape(-1), self._embed).to(self.computes))
         pushed = x if push is None else self._whole_tiles(push.rows.to(x.dtype).repeat_interleave(width, 0))
         for index, layer in enumerate(self._stack):
             x = x + layer.o(self._attend(layer, index, self._normed(x, layer.norm), rows, cache))
@@ -187,15 +181,15 @@ class LlamaNetwork:
         q, k = qk[:, : a.heads], qk[:, a.heads :]
         cache.write(index, rows.slots, k.reshape(-1, a.head_dim), v.reshape(-1, a.head_dim))
         keys, values = cache.read(index, rows.first, rows.batch, rows.length)
-        out = rows.ungrouped(self._weighted(rows.grouped(q.to(keys.dtype), a.kv_heads), keys, values, rows))
-        return self._whole_tiles(out.to(x.dtype))
+        out = rows.ungrouped(self._weighted(rows.grouped(q, a.kv_heads), keys, values, rows))
+        return self._whole_tiles(out)
 
     def _weighted(self, q: Tensor, keys: Tensor, values: Tensor, rows: _Rows) -> Tensor:
         """softmax(q k' / sqrt(D) + mask) v for q [B, kv_heads, W * group, D].
 
         Invariant: products over blocks of one size, for how a library sums over slots depends on their number.
         """
-        if not self.invariant and rows.batch * rows.width < _MANY:
+        if not self.invariant and self.computes != torch.float32 and rows.batch * rows.width < _MANY:
             return scaled_dot_product_attention(q, keys, values, attn_mask=rows.mask)
         size = _BLOCK if self.invariant else rows.length
         scores = [torch.matmul(q, k.transpose(-1, -2)) for k in torch.split(keys, size, 2)]
@@ -236,7 +230,7 @@ class _Rows(NamedTuple):
         padding = -width % network.tile if network.invariant else 0
         mask = torch.zeros(
             (batch, width + padding, length),
-            dtype=product_dtype(network.dtype, network.device),
+            dtype=network.computes,
             device=network.device,
         )  # a padding row sees everything, and nobody looks at it
         mask[:, :width].masked_fill_(unseen, -torch.inf)
@@ -281,11 +275,12 @@ def rotary_tables(a: Architecture, dtype: torch.dtype, device: torch.device) -> 
     )
 
 
-def _layer(tensors: dict[str, Tensor], index: int, device: torch.device) -> _Layer:
+def _layer(tensors: dict[str, Tensor], index: int, device: torch.device, computes: torch.dtype) -> _Layer:
     """The tensors of a layer, with q, k, v and gate, up side by side: fewer and larger products."""
 
     def get(name: str) -> Tensor:
-        return tensors[f"layers.{index}.{name}"].to(device)
+        tensor = tensors[f"layers.{index}.{name}"].to(device)
+        return tensor.to(computes) if tensor.dim() == 1 else tensor
 
     def optional(name: str) -> Tensor | None:
         return get(name) if f"layers.{index}.{name}" in tensors else None
