@@ -98,6 +98,7 @@ def run_jobs(
                     raise message.error
                 if message.fingerprint is not None:
                     ledger.set_fingerprint(message.job.role, message.fingerprint)
+                    pace.began(message.job.role)
                 if message.answer is not None:
                     ledger.add(message.job.arm_id, message.job.replicate, message.answer)
                     new, uncommitted = new + 1, uncommitted + 1
@@ -134,20 +135,21 @@ class _Pace:
 
     def __init__(self, left: dict[str, int], at_once: int) -> None:
         self._left, self._at_once = left, at_once
-        self._first: dict[str, float] = {}
+        self._began: dict[str, float] = {}
         self._each: dict[str, float] = {}
         self._count: dict[str, int] = dict.fromkeys(left, 0)
 
+    def began(self, role: str) -> None:
+        self._began[role] = time.monotonic()
+
     def answered(self, role: str) -> None:
-        now = time.monotonic()
+        """Counted from the arm's beginning: answers of one batch arrive together, in no time at all."""
         self._left[role] -= 1
         self._count[role] += 1
-        first = self._first.setdefault(role, now)
-        if self._count[role] > 1:
-            self._each[role] = (now - first) / (self._count[role] - 1)
+        self._each[role] = (time.monotonic() - self._began[role]) / self._count[role]
 
     def seconds_left(self) -> float | None:
-        """None until some arm has answered twice."""
+        """None until some arm has answered."""
         if not self._each:
             return None
         average = sum(self._each.values()) / len(self._each)
