@@ -13,23 +13,22 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from specsafe.decoding.named import RULE_FACTS, STANDARD, named
-from specsafe.engines.arm_base import Auto, Count, LiveArm
-from specsafe.engines.arm_rules import ALSO, as_text, require_method
-from specsafe.engines.openai_rules import LOSSLESS, UNNAMED
+from specsafe.engines.arm_base import Auto, Count
+from specsafe.engines.arm_rules import PluginArm, require_method
+from specsafe.engines.openai_rules import LOSSLESS
 
 Dialect = Literal["vllm", "llamacpp", "sglang", "plain"]
 _ASKED_FOR = (STANDARD, *RULE_FACTS)
 SERVED = "served"  # a draft that the user did not name
 
 
-class OpenAIArm(LiveArm):
+class OpenAIArm(PluginArm):
     """A server, asked over HTTP: one that runs already, or one that specsafe starts.
 
     What the arm says of speculation is a claim, held against what the server tells; but a vLLM with specsafe's plugin
     is asked for the arm's rule or method in each request.
     """
 
-    also: ClassVar[tuple[str, ...]] = ALSO
     rules: ClassVar[dict[str, bool]] = LOSSLESS
     speculation_fields: ClassVar[tuple[str, ...]] = (
         *("url", "serve", "model", "draft", "rule", "method", "num_speculative_tokens"),
@@ -89,11 +88,6 @@ class OpenAIArm(LiveArm):
         "", pattern="^([A-Za-z_][A-Za-z0-9_]*)?$", description="environment variable that holds the API key"
     )
     insecure: bool = Field(False, description="allow plain http to another machine")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_spelling(cls, given: Any) -> Any:
-        return as_text(given) if isinstance(given, Mapping) else given
 
     @field_validator("url")
     @classmethod
@@ -193,21 +187,6 @@ class OpenAIArm(LiveArm):
     def must_ask(self) -> bool:
         """Whether rule or method are no claim, whatever the server: one with its numbers can only be asked for."""
         return bool(self.method) or ":" in self.rule
-
-    @property
-    def rule_is_known(self) -> bool:
-        """See LiveArm.rule_is_known; an unknown one is no arm."""
-        return True
-
-    @property
-    def lossless(self) -> bool:
-        """See LiveArm.lossless."""
-        if self.method:
-            return self.method == "vanilla"
-        return LOSSLESS.get(self.rule_in_force.partition(":")[0], True)
-
-    def _auto_rule(self) -> str:
-        return f"method {self.method}" if self.method else UNNAMED
 
     def as_speculative(self) -> Self:
         """The same arm with a draft that nobody named, unless one is named."""

@@ -8,14 +8,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import model_validator
 
 from specsafe.decoding.named import RULE_FACTS, named, split, value_of
 from specsafe.decoding.safety.methods import parse_changes
+from specsafe.engines.arm_base import LiveArm
+from specsafe.engines.openai_rules import UNNAMED
 
 NUMBERS = ("epsilon", "delta", "posterior_temperature", "threshold", "top_k", "beta", "leak")
 _CALLED = {"rate": "leak"}  # what the native engine calls a number of a rule, where it is another word
 ALSO = (*NUMBERS, *_CALLED, "changes")  # keys of an arm that become part of its rule= or method=
+
+
+class PluginArm(LiveArm):
+    """An arm whose rule or method is a text, as specsafe's plugin for vLLM understands it; it takes the native spelling too."""
+
+    also: ClassVar[tuple[str, ...]] = ALSO
+    method: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, given: Any) -> Any:
+        return as_text(given) if isinstance(given, Mapping) else given
+
+    @property
+    def rule_is_known(self) -> bool:
+        """See LiveArm.rule_is_known; an unknown one is no arm."""
+        return True
+
+    @property
+    def lossless(self) -> bool:
+        """See LiveArm.lossless; a rule may have numbers behind its name."""
+        if self.method:
+            return self.method == "vanilla"
+        return self.rules.get(self.rule_in_force.partition(":")[0], True)
+
+    def _auto_rule(self) -> str:
+        return f"method {self.method}" if self.method else UNNAMED
 
 
 def key_of(number: str) -> str:

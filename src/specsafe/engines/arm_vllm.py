@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from specsafe.decoding.named import named
 from specsafe.engines.arm_base import LocalArm
-from specsafe.engines.arm_rules import ALSO, as_text, require_method
+from specsafe.engines.arm_rules import PluginArm, require_method
 from specsafe.engines.openai_rules import LOSSLESS, UNNAMED
 
 OWN = (
@@ -34,14 +33,13 @@ PLUGIN = {
 }  # rules that specsafe's plugin puts into vLLM
 
 
-class VllmArm(LocalArm):
+class VllmArm(PluginArm, LocalArm):
     """vLLM in a worker process: its offline engine, started for this arm alone."""
 
     speculation_fields: ClassVar[tuple[str, ...]] = (
         *("draft", "rule", "method", "num_speculative_tokens", "draft_sample_method"),
     )
     width_fields: ClassVar[tuple[str, ...]] = ("draft", "rule", "method", "draft_sample_method")
-    also: ClassVar[tuple[str, ...]] = ALSO
     rules: ClassVar[dict[str, bool]] = {UNNAMED: True, **{r: LOSSLESS[r] for r in OWN}, **PLUGIN}
 
     kind: Literal["vllm"] = "vllm"
@@ -77,11 +75,6 @@ class VllmArm(LocalArm):
         "", description="the Python whose environment holds vLLM; empty: the one that runs specsafe"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_spelling(cls, given: Any) -> Any:
-        return as_text(given) if isinstance(given, Mapping) else given
-
     @field_validator("rule")
     @classmethod
     def _known_rule(cls, rule: str) -> str:
@@ -114,21 +107,6 @@ class VllmArm(LocalArm):
     def needs_plugin(self) -> bool:
         """Whether something decides that vLLM itself does not have."""
         return bool(self.method) or self.rule_in_force.partition(":")[0] in PLUGIN
-
-    @property
-    def rule_is_known(self) -> bool:
-        """See LiveArm.rule_is_known; a plugin's rule may have numbers."""
-        return True
-
-    @property
-    def lossless(self) -> bool:
-        """See LiveArm.lossless."""
-        if self.method:
-            return self.method == "vanilla"
-        return self.rules.get(self.rule_in_force.partition(":")[0], True)
-
-    def _auto_rule(self) -> str:
-        return f"method {self.method}" if self.method else UNNAMED
 
     def width_arm(self) -> Self:
         """The target drafts for itself, by vLLM's own rule."""
