@@ -43,11 +43,11 @@ class Matrix:
         """X [rows, in], of `product_dtype` -> x @ weight.T + bias [rows, out], likewise."""
         product: Tensor
         if self._halved:
-            product = torch.ops.quantized.linear_dynamic_fp16(x, self._weight)
+            product = torch.ops.quantized.linear_dynamic_fp16.default(x, self._weight)
             return product if self._unscale == 1 else product.mul_(self._unscale)
         if not self._packed:
             return linear(x, self._weight, self._bias)
-        product = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        product = torch.ops.mkldnn._linear_pointwise.default(x, self._weight, self._bias, "none", [], "")
         return product
 
 

@@ -192,16 +192,15 @@ class LlamaNetwork:
         if not self.invariant and self.computes != torch.float32 and rows.batch * rows.width < _MANY:
             return scaled_dot_product_attention(q, keys, values, attn_mask=rows.mask)
         size = _BLOCK if self.invariant else rows.length
-        scores = [torch.matmul(q, k.transpose(-1, -2)) for k in torch.split(keys, size, 2)]
-        scaled = torch.add(
-            rows.mask, torch.cat(scores, -1) if len(scores) > 1 else scores[0], alpha=q.shape[-1] ** -0.5
-        )
-        weights = torch.split(torch.softmax(scaled, -1), size, -1)
-        out = torch.matmul(weights[0].contiguous(), values[:, :, :size])
-        for block in range(1, len(weights)):
-            part = values[:, :, block * size : (block + 1) * size]
-            out = out + torch.matmul(weights[block].contiguous(), part)
-        return out
+        starts = range(0, rows.length, size)
+        scores = [torch.matmul(q, keys[:, :, at : at + size].mT) for at in starts]
+        together = torch.cat(scores, -1) if len(scores) > 1 else scores[0]
+        weights = torch.softmax(torch.add(rows.mask, together, alpha=q.shape[-1] ** -0.5), -1)
+        parts = [
+            torch.matmul(weights[..., at : at + size].contiguous(), values[:, :, at : at + size])
+            for at in starts
+        ]
+        return sum(parts[1:], parts[0])
 
 
 class _Rows(NamedTuple):
