@@ -93,6 +93,7 @@ def config(folder: Path, guard: Json | None) -> Comparison:
                 "draft": "self",
                 "num_speculative_tokens": 2,
                 "arithmetic": "fast",
+                "dtype": "float32",
             },
             **{
                 "system": "Help.",
