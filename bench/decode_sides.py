@@ -166,7 +166,9 @@ def bounds(
     matrices = [Matrix(w) for w in weights]
     work = 2 * sum(w.numel() for w in weights)
     for count in sorted({*(b for b in batches if b > 1), 32, PREFILL}):
-        x = {width: torch.ones(count, width, dtype=network.computes) for width in {w.shape[1] for w in weights}}
+        x = {
+            width: torch.ones(count, width, dtype=network.computes) for width in {w.shape[1] for w in weights}
+        }
         seconds = best(lambda x=x: [m(x[w.shape[1]]) for m, w in zip(matrices, weights, strict=True)])  # type: ignore[misc]
         rate = f"{count * work / seconds / 1e9:.0f} GFLOP/s"
         rows.append({"bound": f"products {count}", "measured": rate, "tok/s": count / seconds})
