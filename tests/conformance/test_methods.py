@@ -284,11 +284,11 @@ def test_answers_do_not_depend_on_how_long_the_lists_are_at_first(
     other, lengths = network(model(5)), []
     whole = decode(METHODS[name], draft=other, telemetry=telemetry)
     monkeypatch.setattr(views, "listed", lambda *choices: 12)
-    monkeypatch.setattr(deciding, "look", lambda *given: lengths.append(given[-1]) or views.look(*given))
+    monkeypatch.setattr(deciding, "longer", lambda *given: lengths.append(given[3]) or views.longer(*given))
     again = decode(METHODS[name], draft=other, telemetry=telemetry)
     assert said(again) == said(whole)
     assert {i: str(a.columns) for i, a in again.items()} == {i: str(a.columns) for i, a in whole.items()}
-    assert (len(set(lengths)) > 1) == (name in ("ssd", "ssd-crs", "continuous"))
+    assert bool(lengths) == (name in ("ssd", "ssd-crs", "continuous"))
 
 
 @pytest.mark.parametrize("broken", ["target", "draft"])

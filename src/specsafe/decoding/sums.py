@@ -14,6 +14,12 @@ def total(values: Tensor) -> Tensor:
     return _twice(values).sum(-1)[: _rows(values)].view(values.shape[:-1])
 
 
+def dot(values: Tensor, others: Tensor) -> Tensor:
+    """The sums of values times others, both [N, V], over the last dimension."""
+    sums: Tensor = torch.linalg.vecdot(_twice(values), _twice(others))
+    return sums[: len(values)]
+
+
 def log_normalizer(logits: Tensor) -> Tensor:
     """Log sum exp of [..., V] over the last dimension."""
     return torch.logsumexp(_twice(logits), -1)[: _rows(logits)].view(logits.shape[:-1])

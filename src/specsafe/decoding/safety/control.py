@@ -126,10 +126,8 @@ def _pushed(state: State, new: Array) -> tuple[Array, Array]:
 
 def _mean(scores: Array, count: Array) -> Array:
     """Oldest first: the order in which Python sums a deque."""
-    total = np.zeros_like(scores[:, 0])
-    for column in range(scores.shape[1]):
-        total = total + scores[:, column]
-    return total / np.maximum(count, 1)
+    mean: Array = scores.cumsum(1)[:, -1] / np.maximum(count, 1)
+    return mean
 
 
 def _looked(method: Method, control: Bins, state: State) -> State:

@@ -17,7 +17,7 @@ from specsafe.decoding.safety.choose import Allowed, Array, Candidates, allowed,
 from specsafe.decoding.safety.control import Seen, Setting, State
 from specsafe.decoding.safety.parts import Gate, Method
 from specsafe.decoding.safety.signals import Openings
-from specsafe.decoding.safety.views import Views, Wanted, look, wanted
+from specsafe.decoding.safety.views import Views, Wanted, longer, look, wanted
 
 # mode: 0 intersection, 1 union, 2 the target alone. *_token: what each would have chosen. risk: the score that decided.
 DECIDED = (
@@ -57,15 +57,15 @@ def decide(
     None: the lists of candidates must be longer.
     """
     sets = allowed(method.intersection, views.table), allowed(method.union, views.table)
-    lacking = [(views.tied | s.short) & views.finite for s in sets]
+    lacking = [s.short & views.finite for s in sets]
     doubtful = any(x.any() for x in lacking)
-    active, found = np.ones(len(views.guesses), bool), []
+    active, none, found = np.ones(len(views.guesses), bool), np.zeros(len(views.guesses)), []
     for slot in range(views.guesses.shape[1]):
         active = active & (slot < views.lengths)
         if not (columns or active.any()):
             break
         heard = views.openings[:, slot]
-        mass = openings.mass(heard, state["node"]) if heard.size else np.zeros(len(active))
+        mass = openings.mass(heard, state["node"]) if heard.size else none
         seen = Seen(views.kl[:, slot], views.gap[:, slot], mass)
         position = views.positions[:, slot]
         setting = control.before(method, state, seen, position, views.coins[:, slot])
@@ -161,11 +161,10 @@ def decide_round(
     """
     if draft.logits is None:
         raise ValueError("a safety-aware method needs a draft that has logits")
-    length, choices = 0, None
-    while choices is None:
-        length = min(4 * length or want.length, want.words)
-        views = look(logits, draft.logits, draft.proposal, clock, want, length)
-        choices = decide(method, openings, state, views, columns=columns)
+    views, length = look(logits, draft.logits, draft.proposal, clock, want), want.length
+    while (choices := decide(method, openings, state, views, columns=columns)) is None:
+        length = min(4 * length, want.words)
+        views = longer(views, logits, draft.logits, length, want.words)
     seen = choices.tokens.shape[1]
     real = np.arange(seen) < views.lengths[:, None]
     accepted = ((choices.tokens == views.guesses[:, :seen]) & real).cumprod(1).sum(1)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from specsafe.decoding.sums import total
+from specsafe.decoding.sums import dot
 
 Array = NDArray[Any]
 
@@ -32,27 +32,29 @@ _LEAST = -100.0  # a log-probability of the target is taken as no smaller
 
 
 class Distances(NamedTuple):
-    """float32 [N]. kl: KL(draft || target), nats. gap: max(0, H_t - H_d) / ln V."""
+    """float64 [N]. kl: KL(draft || target), nats. gap: max(0, H_t - H_d) / ln V."""
 
     kl: Tensor
     gap: Tensor
 
 
-def distances(logits: Tensor, draft: Tensor, p: Tensor, q: Tensor) -> Distances:
-    """Of raw logits [N, V] and their softmax; in three sums over the vocabulary.
+def distances(
+    logits: Tensor, draft: Tensor, p: Tensor, q: Tensor, zs: tuple[Tensor, Tensor] | None = None
+) -> Distances:
+    """Of raw logits [N, V] and their softmax; in three sums over the vocabulary. zs: log sum exp [N] of both, if known.
 
     log p = l - z with one z a row, so the sums of p log p, q log q and q log p are those of p l, q l_d and q l.
     """
-    z, own, z_draft, own_draft = *_normalized(logits, p), *_normalized(draft, q)
-    entropy, draft_entropy = z - total(p * own), z_draft - total(q * own_draft)
-    kl = z - total(q * own) - draft_entropy
+    z, z_draft = zs or (_normalizer(logits, p), _normalizer(draft, q))
+    own = torch.maximum(logits, (z + _LEAST)[:, None].to(logits))
+    entropy = z - dot(p, own)
+    draft_entropy = z_draft - dot(q, draft.clamp(min=torch.finfo(draft.dtype).min))  # 0 times -inf is 0
+    kl = z - dot(q, own) - draft_entropy
     return Distances(kl, (entropy - draft_entropy).clamp(min=0) / math.log(logits.shape[-1]))
 
 
-def _normalized(logits: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """The z of each row, log sum exp [N], and the logits, none smaller than z + _LEAST."""
-    z = logits.amax(-1) - p.amax(-1).log()
-    return z, torch.maximum(logits, (z + _LEAST)[:, None])
+def _normalizer(logits: Tensor, p: Tensor) -> Tensor:
+    return logits.amax(-1).double() - p.amax(-1).double().log()
 
 
 class Openings(NamedTuple):

@@ -1,11 +1,11 @@
-"""What target and draft say at all slots of a round: looked at where the logits are, brought to the host in one piece.
+"""What target and draft say at all slots of a round: looked at where the logits are, what is few is brought to the host.
 
 N positions (rows and slots side by side), V words that both models have, K candidates of each.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,9 @@ from specsafe.decoding.safety.parts import Method, Random, Risk, Score
 from specsafe.decoding.safety.signals import Openings, distances
 
 _ROWS = 16  # positions looked at together: what is made of their vocabulary stays in a processor's cache
-_BLOCK = _SPARE = 32
+_BLOCK = 32
+_PLACE_BITS = 25  # a part of positions holds 32 lines of up to a million words
+_LINE_SHIFT = _PLACE_BITS + 32
 
 
 class Wanted(NamedTuple):
@@ -41,13 +43,13 @@ class Views(NamedTuple):
     """All slots of a round, arrays [B, S, …] on the host.
 
     table: the candidates; own: the draft's likeliest token, guesses: what it proposed (they differ where the draft's
-    logits were blended after it guessed), told: p of the guesses. kl, gap: of signals.Distances; openings: q of
-    Wanted.openings [B, S, W]. positions: in the answer. coins, draws: in [0, 1). What was not wanted is 0. lengths:
-    int64 [B]. tied: a list ends among equals, and others might stand at its end.
+    logits were blended after it guessed), told: p of the guesses. zs: log sum exp of target and of draft [B, S, 2].
+    kl, gap: of signals.Distances; openings: q of Wanted.openings [B, S, W]. positions: in the answer. coins, draws: in
+    [0, 1). What was not wanted is 0. lengths: int64 [B].
     """
 
     table: Candidates
-    tied: Array
+    zs: Array
     guesses: Array
     told: Array
     kl: Array
@@ -81,65 +83,90 @@ def wanted(method: Method, openings: Openings, words: int, *, telemetry: bool) -
     return Wanted(min(length, words), words, telemetry or far, tokens, coins)
 
 
-def look(logits: Tensor, draft: Tensor, proposal: Proposal, clock: Clock, want: Wanted, length: int) -> Views:
-    """Look at logits of target and draft, float32 [B, S, V or more], and bring all to the host in one transfer.
-
-    length: of the lists, at most V.
-    """
-    rows, slots, _ = logits.shape
-    flat = [x[..., : want.words].flatten(0, 1) for x in (logits, draft)]
-    parts = zip(*(torch.split(x, _ROWS) for x in (*flat, _rest(proposal, clock, slots, want))), strict=True)
-    host = torch.cat([_facts(t, d, r, want, length) for t, d, r in parts]).cpu().numpy()
-    cuts = (0, 2 * length, 4 * length, 6 * length, host.shape[1] - 9)
-    host = host.reshape(rows, slots, -1)
-    ids, p, q, openings = (host[..., a:b] for a, b in pairwise(cuts))
-    guesses, positions, lengths, coins, draws, told, kl, gap, tied = (host[..., n] for n in range(-9, 0))
-    guesses, positions, lengths = (x.astype(np.int64) for x in (guesses, positions, lengths[:, 0]))
-    table = candidates(ids.astype(np.int64), p, q)
-    return Views(table, tied > 0, guesses, told, kl, gap, openings, positions, coins, draws, lengths)
-
-
-def _rest(proposal: Proposal, clock: Clock, slots: int, want: Wanted) -> Tensor:
-    """What needs no logits, float64 [N, 5], in which ids stay whole: guess, position, length, coin, draw."""
-    positions = clock.counters[:, :slots]
-    lengths, none = proposal.lengths[:, None].expand_as(positions), torch.zeros_like(positions)
-    purposes = (Purpose.ACCEPT, Purpose.TOKEN)
-    random = [uniforms(clock.keys, positions, p) if want.coins else none for p in purposes]
-    return torch.stack([proposal.tokens, positions, lengths, *random], -1).flatten(0, 1).double()
+def look(logits: Tensor, draft: Tensor, proposal: Proposal, clock: Clock, want: Wanted) -> Views:
+    """Look at logits of target and draft, float32 [B, S, V or more], with lists of the length that is wanted at first."""
+    slots = logits.shape[:2]
+    parts = _parts(logits, draft, want.words)
+    likeliest = [_likeliest(*x, want.length) for x in parts]
+    host = np.concatenate([_facts(*x, said, want) for x, said in zip(parts, likeliest, strict=True)])
+    openings, rest = (x.reshape(*slots, -1) for x in np.split(host, [-4], -1))
+    kl, gap, zs = rest[..., 0], rest[..., 1], rest[..., 2:]
+    counters, guesses = clock.counters[:, : slots[1]], proposal.tokens
+    numbers = torch.stack([guesses, counters, proposal.lengths[:, None].expand_as(counters)]).cpu().numpy()
+    told = np.exp(logits.gather(-1, guesses[..., None])[..., 0].cpu().numpy() - zs[..., 0])
+    none, purposes = np.zeros(slots), (Purpose.ACCEPT, Purpose.TOKEN)
+    random = [uniforms(clock.keys, counters, p).cpu().numpy() if want.coins else none for p in purposes]
+    coins, draws = random
+    table = _table(likeliest, zs)
+    return Views(table, zs, numbers[0], told, kl, gap, openings, numbers[1], coins, draws, numbers[2, :, 0])
 
 
-def _facts(logits: Tensor, draft: Tensor, rest: Tensor, want: Wanted, length: int) -> Tensor:
-    """Of some positions [N, V]: ids, p, q of candidates, q of openings, then single columns: float64 [N, …]."""
-    ids, tied = likeliest(logits, draft, length)
+def longer(views: Views, logits: Tensor, draft: Tensor, length: int, words: int) -> Views:
+    """The same with lists of another length."""
+    likeliest = [_likeliest(*x, length) for x in _parts(logits, draft, words)]
+    return views._replace(table=_table(likeliest, views.zs))
+
+
+def _parts(logits: Tensor, draft: Tensor, words: int) -> list[tuple[Tensor, Tensor]]:
+    """Both as [≤_ROWS, V], which are looked at one after the other."""
+    ours, theirs = (torch.split(x[..., :words].flatten(0, 1), _ROWS) for x in (logits, draft))
+    return list(zip(ours, theirs, strict=True))
+
+
+def _table(likeliest: list[Array], zs: Array) -> Candidates:
+    """Of what _likeliest found."""
+    told = np.concatenate(likeliest).reshape(*zs.shape[:2], -1, 3)
+    p, q = np.moveaxis(np.exp(told[..., 1:] - zs[..., None, :]), -1, 0)
+    return candidates(told[..., 0].astype(np.int64), p, q)
+
+
+def _facts(logits: Tensor, draft: Tensor, likeliest: Array, want: Wanted) -> Array:
+    """Of some positions [N, V]: q of openings, KL, difference of entropies, and log sum exp of both: float64 [N, W + 4]."""
     p, q = torch.softmax(logits, -1), torch.softmax(draft, -1)
-    far = distances(logits, draft, p, q) if want.distances else (torch.zeros_like(tied),) * 2
-    said = (p.gather(1, ids), q.gather(1, ids), q.index_select(1, want.openings))
-    told = p.gather(1, rest[:, :1].long())
-    return torch.cat([ids, *said, rest, told, torch.stack([*far, tied], 1)], 1)
+    first, length = torch.from_numpy(likeliest).to(p.device), likeliest.shape[1] // 2
+    tops = [x.gather(1, first[:, n, :1].long())[:, 0] for x, n in ((p, 0), (q, length))]
+    zs = first[:, 0, 1] - tops[0].double().log(), first[:, length, 2] - tops[1].double().log()
+    far = distances(logits, draft, p, q, zs) if want.distances else (torch.zeros_like(zs[0]),) * 2
+    found: Array = torch.cat([q.index_select(1, want.openings), torch.stack([*far, *zs], 1)], 1).cpu().numpy()
+    return found
 
 
-def likeliest(logits: Tensor, draft: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Ids of the `length` largest logits of either, side by side, int64 [N, 2K]; of equal ones the lower id first.
+def _likeliest(logits: Tensor, draft: Tensor, length: int) -> Array:
+    """The `length` largest of logits [N, V], of equal ones the lower id first, then those of the draft's.
 
-    topk takes any of the equal ones at its end, so some more are taken and put in order. Second, float32 [N]: 1
-    where equal values reach beyond even those, which bfloat16 makes rare, and other ids might stand at the end.
+    Their id and what both say, float64 [N, 2K, 3]. The K-th largest maximum of blocks is reached by K logits or more, and
+    what reaches it, equals and all, stands in blocks whose maximum does. A row that has no numbers is there whole.
     """
-    words = logits.shape[-1]
-    more = min(length + max(_SPARE, length // 3), words)
-    values, ids = (torch.stack(x, 1) for x in zip(_largest(logits, more), _largest(draft, more), strict=True))
-    ids, order = ids.sort(-1)
-    values, order = values.gather(-1, order).sort(stable=True, dim=-1, descending=True)
-    tied = (values[..., length - 1] == values[..., -1]).any(-1) & (more < words)
-    return ids.gather(-1, order)[..., :length].flatten(1), tied.float()
+    rows, words = logits.shape
+    block = math.gcd(words, _BLOCK)
+    while block > 1 and words < 4 * block * length:
+        block //= 2
+    blocks = [torch.unflatten(x, -1, (-1, block)) for x in (logits, draft)]
+    maxima = (
+        torch.stack([x.amax(-1) for x in blocks], 1).cpu().numpy().reshape(2 * rows, -1)
+    )  # two lines a row
+    least = np.partition(maxima, -length, -1)[:, -length, None]
+    chosen = np.flatnonzero(~(maxima < least))
+    line, at = np.divmod(chosen, maxima.shape[1])
+    where = torch.from_numpy(chosen - ((line + 1) >> 1) * maxima.shape[1]).to(logits.device)
+    said = torch.stack([x.flatten(0, 1).index_select(0, where) for x in blocks]).cpu().numpy()
+    own = np.where(line[:, None] & 1, said[1], said[0])
+    found = np.flatnonzero(~(own < least[line, 0, None]))
+    found = found[_order(own.ravel()[found], line[found // block], 2 * rows, length)]
+    ids = block * at[found // block] + found % block
+    return np.stack([ids, *said.reshape(2, -1)[:, found]], -1).reshape(rows, -1, 3)
 
 
-def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """topk: whatever is among the `count` largest stands in one of the `count` blocks with the largest maxima."""
-    words = logits.shape[-1]
-    if words % _BLOCK or words < 4 * _BLOCK * count:
-        values, ids = logits.topk(count, -1, sorted=False)
-        return values, ids
-    blocks = torch.unflatten(logits, -1, (-1, _BLOCK)).amax(-1).topk(count, -1, sorted=False).indices
-    inside = (_BLOCK * blocks[..., None] + torch.arange(_BLOCK, device=logits.device)).flatten(1)
-    values, places = logits.gather(1, inside).topk(count, -1, sorted=False)
-    return values, inside.gather(1, places)
+def _order(values: Array, lines: Array, count: int, length: int) -> Array:
+    """Places of the `length` largest values of each of `count` lines, the first of equals first, int64 [count, length].
+
+    values: float32 [M], line by line. One sort of integers, from the left: the line, the bits of the value turned so that
+    they count downwards, the place.
+    """
+    bits = (values + 0.0).view(np.int32).astype(np.int64)  # + 0: no negative zero
+    falling = np.where(bits < 0, bits & 0x7FFFFFFF, ~bits) + (1 << 31)
+    keys = (lines << _LINE_SHIFT) + (falling << _PLACE_BITS) + np.arange(len(lines))
+    keys.sort()
+    sizes = np.bincount(lines, minlength=count)
+    places: Array = keys[(sizes.cumsum() - sizes)[:, None] + np.arange(length)] & ((1 << _PLACE_BITS) - 1)
+    return places
