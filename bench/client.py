@@ -4,7 +4,7 @@
 
 Starts one vLLM server; both sides take turns at it in one run, each asking for the same number of tokens from prompts of the
 same lengths. Prints a table of tokens a second and the ratio of the medians. Then a thousand requests are in flight against
-a small server of this file, and the memory of the client alone is printed.
+a small server of this file, and the memory of the client alone is printed. The Python of vLLM needs pandas for its side.
 """
 
 from __future__ import annotations
