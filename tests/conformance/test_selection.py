@@ -137,6 +137,31 @@ def test_the_best_of_a_set_is_its_largest_mixture(kind: str, alpha: float) -> No
                 assert gaps[row] == pytest.approx(two[1] - two[0], abs=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("kind", ["min_k", "union", "all"])
+def test_a_choice_among_equals_does_not_depend_on_how_long_the_lists_are(kind: str, alpha: float) -> None:
+    """They grow for the sake of a neighbour, or for telemetry; at alpha 1 the draft's equals tie, which bfloat16 has often."""
+    choice, told = Choice(kind, alpha=alpha), 0  # type: ignore[arg-type]
+    for _, (ours, theirs), _ in PAIRS:
+        views, sets = seen(choice, (ours, theirs))
+        words = ours.shape[-1]
+        whole = longer(views, ours[:, None], theirs[:, None], words, words)
+        alphas = np.full((len(ours), 1), alpha)
+        short, long = (
+            taken(v.table.ids, pick(s.inside, v.table, alphas))
+            for v, s in ((views, sets), (whole, allowed(choice, whole.table)))
+        )
+        assert np.array_equal(short, long)
+        told += int((theirs[:, None] == theirs.amax(-1)[:, None, None]).sum() > len(ours))
+    assert told > 5
+
+
+def test_lists_hold_what_a_controller_counts_as_a_match() -> None:
+    changes = {"intersection.kind": "top_k", "union.kind": "all", "union.count": 500}
+    method = find("ssd", {"control.match": "top", **changes})
+    assert wanted(method, NO_OPENINGS, 49_152, telemetry=False).length == 500
+
+
 def test_ranks_of_tokens_on_both_lists() -> None:
     ids = np.array([[5, 9, 2, 9, 7, 5]])
     table = candidates(ids, np.zeros((1, 6)), np.zeros((1, 6)))

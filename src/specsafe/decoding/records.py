@@ -93,7 +93,7 @@ class Acceptance(NamedTuple):
 
     accepted: int64 [B], 0 … lengths. token: int64 [B], emitted after the accepted ones (recovery, or bonus if
     all were accepted). statistic: float32 [B, T], what the rule compared at each real slot; NaN for padding. decided:
-    float32 [B, S, columns], what else a decider tells of each slot, if it was asked to.
+    float64 [B, S, columns], what else a decider tells of each slot, if it was asked to.
     """
 
     accepted: Tensor

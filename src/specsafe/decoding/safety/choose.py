@@ -116,12 +116,17 @@ def _fallback(choice: Choice, table: Candidates) -> Array:
 def pick(inside: Array, table: Candidates, alpha: Array, uniform: Array | None = None) -> Array:
     """Choose among candidates: the place of the chosen in the table, int64 […].
 
-    alpha: float64 […]. uniform: float64 […] draws, None takes the best. Equal scores go to the target's order, in
-    which the table stands, so alpha 0 over a set with the target's argmax gives that argmax.
+    alpha: float64 […]. uniform: float64 […] draws, None takes the best. Equal scores go to what the target finds
+    likelier, then to the lower id, so alpha 0 over a set with the target's argmax gives that argmax.
     """
     score = mixture(table, alpha)
     if uniform is None:
-        best: Array = np.where(inside, score, -np.inf).argmax(-1)
+        score = np.where(inside, score, -np.inf)
+        best: Array = score.argmax(-1)
+        equal = score == taken(score, best)[..., None]
+        if np.count_nonzero(equal) > best.size:  # not by place: that depends on how long the lists are
+            order = np.lexsort((table.ids, -table.p))
+            best = taken(order, np.take_along_axis(equal, order, -1).argmax(-1))
         return best
     order = table.ids.argsort(-1)  # by token: a draw does not depend on how long the lists are
     weights = np.take_along_axis(np.where(inside, np.maximum(score, _FLOOR), 0.0), order, -1)

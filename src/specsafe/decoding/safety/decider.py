@@ -72,7 +72,8 @@ def decide(
         if method.until is not None:
             mode = np.where(position >= method.until, control.TARGET, setting.mode)
             setting = setting._replace(mode=mode)
-        used = [columns | (setting.mode == mode) for mode in (control.INTERSECTION, control.UNION)]
+        again = columns or method.recheck is not None  # then the union is drawn from in intersection too
+        used = columns | (setting.mode == control.INTERSECTION), again | (setting.mode == control.UNION)
         if doubtful and any((active & u & x[:, slot]).any() for u, x in zip(used, lacking, strict=True)):
             return None
         token, matched = _chosen(method, views, sets, setting, slot)

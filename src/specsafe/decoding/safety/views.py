@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from specsafe.decoding.drafters import Clock
 from specsafe.decoding.randomness import Purpose, uniforms
@@ -21,7 +22,7 @@ from specsafe.decoding.safety.signals import Openings, distances
 
 _ROWS = 16  # positions looked at together: what is made of their vocabulary stays in a processor's cache
 _BLOCK = 32
-_PLACE_BITS = 25  # a part of positions holds 32 lines of up to a million words
+_PLACE_BITS = 26  # a part of positions holds 32 lines of up to two million words
 _LINE_SHIFT = _PLACE_BITS + 32
 
 
@@ -75,6 +76,8 @@ class Views(NamedTuple):
 def wanted(method: Method, openings: Openings, words: int, *, telemetry: bool) -> Wanted:
     """What a method looks at; telemetry: everything."""
     control, length = method.control, listed(method.intersection, method.union)
+    if getattr(control, "match", "own") == "top":
+        length = max(length, method.union.count)
     weighed = control if isinstance(control, Score | Risk) else None
     far = weighed is not None and bool(weighed.kl or weighed.entropy_gap)
     heard = weighed is not None and bool(weighed.openings)
@@ -93,7 +96,8 @@ def look(logits: Tensor, draft: Tensor, proposal: Proposal, clock: Clock, want: 
     kl, gap, zs = rest[..., 0], rest[..., 1], rest[..., 2:]
     counters, guesses = clock.counters[:, : slots[1]], proposal.tokens
     numbers = torch.stack([guesses, counters, proposal.lengths[:, None].expand_as(counters)]).cpu().numpy()
-    told = np.exp(logits.gather(-1, guesses[..., None])[..., 0].cpu().numpy() - zs[..., 0])
+    real = guesses.clamp(0, want.words - 1)[..., None]  # padding may be any number
+    told = np.exp(logits.gather(-1, real)[..., 0].cpu().numpy() - zs[..., 0])
     none, purposes = np.zeros(slots), (Purpose.ACCEPT, Purpose.TOKEN)
     random = [uniforms(clock.keys, counters, p).cpu().numpy() if want.coins else none for p in purposes]
     coins, draws = random
@@ -138,10 +142,12 @@ def _likeliest(logits: Tensor, draft: Tensor, length: int) -> Array:
     what reaches it, equals and all, stands in blocks whose maximum does. A row that has no numbers is there whole.
     """
     rows, words = logits.shape
-    block = math.gcd(words, _BLOCK)
+    block = _BLOCK
     while block > 1 and words < 4 * block * length:
         block //= 2
-    blocks = [torch.unflatten(x, -1, (-1, block)) for x in (logits, draft)]
+    short = -words % block
+    whole = [pad(x, (0, short), value=-math.inf) if short else x for x in (logits, draft)]
+    blocks = [torch.unflatten(x, -1, (-1, block)) for x in whole]
     maxima = (
         torch.stack([x.amax(-1) for x in blocks], 1).cpu().numpy().reshape(2 * rows, -1)
     )  # two lines a row
