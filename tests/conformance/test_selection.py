@@ -193,10 +193,12 @@ def test_the_likeliest_are_those_of_a_full_sort(words: int, length: int) -> None
     assert views.table.ids[0, 0, :10].tolist() == list(range(10))
 
 
-def test_rows_without_numbers_are_seen_and_leave_the_others_as_they_are() -> None:
-    logits = torch.randn((4, 500), generator=torch.Generator().manual_seed(5))
+@pytest.mark.parametrize("words", [500, 49_153])
+@pytest.mark.parametrize("nan", [math.nan, math.copysign(math.nan, -1)])
+def test_rows_without_numbers_are_seen_and_leave_the_others_as_they_are(nan: float, words: int) -> None:
+    logits = torch.randn((4, words), generator=torch.Generator().manual_seed(5))
     broken = logits.clone()
-    broken[1, 30], broken[2] = math.nan, math.nan
+    broken[1, 30], broken[2] = nan, nan
     for pair in ((logits, broken), (broken, logits)):
         views, whole = (seen(Choice("top_k"), p)[0] for p in (pair, (logits, logits)))
         assert views.finite[:, 0].tolist() == [True, False, False, True]

@@ -148,9 +148,8 @@ def _likeliest(logits: Tensor, draft: Tensor, length: int) -> Array:
     short = -words % block
     whole = [pad(x, (0, short), value=-math.inf) if short else x for x in (logits, draft)]
     blocks = [torch.unflatten(x, -1, (-1, block)) for x in whole]
-    maxima = (
-        torch.stack([x.amax(-1) for x in blocks], 1).cpu().numpy().reshape(2 * rows, -1)
-    )  # two lines a row
+    told = torch.stack([x.amax(-1) for x in blocks], 1).cpu().numpy()
+    maxima = told.reshape(2 * rows, -1)  # two lines a row
     least = np.partition(maxima, -length, -1)[:, -length, None]
     chosen = np.flatnonzero(~(maxima < least))
     line, at = np.divmod(chosen, maxima.shape[1])
@@ -169,7 +168,8 @@ def _order(values: Array, lines: Array, count: int, length: int) -> Array:
     values: float32 [M], line by line. One sort of integers, from the left: the line, the bits of the value turned so that
     they count downwards, the place.
     """
-    bits = (values + 0.0).view(np.int32).astype(np.int64)  # + 0: no negative zero
+    known = np.where(np.isnan(values), np.float32(np.inf), values) + np.float32(0)  # no NaN, no negative zero
+    bits = known.view(np.int32).astype(np.int64)
     falling = np.where(bits < 0, bits & 0x7FFFFFFF, ~bits) + (1 << 31)
     keys = (lines << _LINE_SHIFT) + (falling << _PLACE_BITS) + np.arange(len(lines))
     keys.sort()
