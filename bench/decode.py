@@ -48,18 +48,19 @@ from decode_sides import (
 from specsafe.decoding.verify import Asked, verify_together
 from specsafe.drafts import DEFAULT_KEEP, parse_keep
 from specsafe.engines.arm_base import DEFAULT_SYSTEM
+from specsafe.errors import UserError
 from specsafe.models.cache import SlotCache
 from specsafe.models.catalogue import DEFAULT_MODEL
 from specsafe.models.checkpoint import load_checkpoint
 from specsafe.models.export import export
 from specsafe.models.invariant import make_invariant
-from specsafe.models.network import LlamaNetwork
+from specsafe.models.network import LlamaNetwork, network_of
 from specsafe.models.store import resolve
 from specsafe.models.tokenizer import load_tokenizer
 from timing import middle, peak_megabytes, progress, ratio
 
 SECTIONS = ("target", "peers", "invariant", "telemetry", "law", "audit")
-FAST, SINGLES = "ours, fast", 3
+OURS, SINGLES = "ours", 3
 THINGS = (
     "a lighthouse",
     "bread dough",
@@ -94,15 +95,15 @@ def asked_at(bench: Bench, batch: int) -> list[list[int]]:
 
 
 def target(bench: Bench) -> Iterator[Row]:
-    """Target-only decoding: ours in both arithmetics, and each peer that can be had."""
-    new, invariant = bench.options.tokens, make_invariant(bench.network, CAPACITY)[0]
+    """Target-only decoding: ours, and each peer that can be had."""
+    new = bench.options.tokens
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         peers, missing = _peers(bench, Path(folder)) if "peers" in bench.options.only else ({}, {})
         for peer in peers.values():
             stack.callback(peer.close)
         for batch in bench.options.batches:
             progress(f"target-only, batch {batch}")
-            sides = {FAST: ours(bench.network, batch, new), "ours, invariant": ours(invariant, batch, new)}
+            sides = {OURS: ours(bench.network, batch, new)}
             sides |= {name: theirs(peer, batch, new) for name, peer in peers.items()}
             turns, failed = in_turns(sides, asked_at(bench, batch), bench.options.repeats)
             bound = bench.bounds.get("read" if batch == 1 else f"products {batch}")
@@ -112,18 +113,18 @@ def target(bench: Bench) -> Iterator[Row]:
                         "batch": batch,
                         "side": name,
                         **spread(found),
-                        **_beside(turns[FAST], found, bound),
+                        **_beside(turns[OURS], found, bound),
                     }
             for name, why in {**missing, **failed}.items():
                 yield {"batch": batch, "side": name, "tok/s": f"not measured: {why}"}
 
 
-def _beside(fast: list[Turn], found: list[Turn], bound: float | None) -> Row:
+def _beside(own: list[Turn], found: list[Turn], bound: float | None) -> Row:
     """How a side stands to ours, to the bound, and whether it says the same."""
-    pairs = [(a[:8], b[:8]) for a, b in zip(fast[0].outputs, found[0].outputs, strict=True)]
+    pairs = [(a[:8], b[:8]) for a, b in zip(own[0].outputs, found[0].outputs, strict=True)]
     same = sum(x == y for a, b in pairs for x, y in zip(a, b, strict=True))
     return {
-        "ours, fast / this": ratio(fast, found),
+        "ours / this": ratio(own, found),
         "of the bound": middle(found) / bound if bound else None,
         "of the first 8 tokens as ours": f"{same} of {sum(len(a) for a, _ in pairs)}",
     }
@@ -149,19 +150,23 @@ def _peers(bench: Bench, folder: Path) -> tuple[dict[str, Peer], dict[str, str]]
 
 
 def invariant(bench: Bench) -> Iterator[Row]:
-    """What invariant arithmetic costs."""
+    """What invariant arithmetic costs: compiled loops beside the same network in PyTorch, as it is and in proved tiles."""
     for dtype in (torch.bfloat16, torch.float32):
-        same = dtype == bench.network.dtype
-        network = bench.network if same else LlamaNetwork(load_checkpoint(bench.model, dtype))
-        exact, _ = make_invariant(network, CAPACITY)
+        checkpoint = load_checkpoint(bench.model, dtype)
+        plain = LlamaNetwork(checkpoint)
+        networks = {"compiled": network_of(checkpoint), "torch": plain}
+        try:
+            tiled, proof = make_invariant(plain, CAPACITY)
+            networks[f"torch, tiles of {proof.tile}"] = tiled
+        except UserError as error:
+            progress(f"{dtype}: {error.message}")
         for batch in bench.options.batches:
             progress(f"invariant, {dtype}, batch {batch}")
-            sides = {"fast": ours(network, batch, bench.options.tokens)}
-            sides["invariant"] = ours(exact, batch, bench.options.tokens)
+            sides = {name: ours(network, batch, bench.options.tokens) for name, network in networks.items()}
             turns, _ = in_turns(sides, asked_at(bench, batch), bench.options.repeats)
-            rates = {f"{name}, tok/s": middle(found) for name, found in turns.items()}
-            rates["fast / invariant"] = ratio(turns["fast"], turns["invariant"])
-            yield {"dtype": str(dtype).removeprefix("torch."), "batch": batch, **rates}
+            for name, found in turns.items():
+                row = {"dtype": str(dtype).removeprefix("torch."), "batch": batch, "side": name}
+                yield {**row, "tok/s": middle(found), "compiled / this": ratio(turns["compiled"], found)}
 
 
 def telemetry(bench: Bench) -> Iterator[Row]:
@@ -226,25 +231,23 @@ def _law(
 def audit(bench: Bench) -> Iterator[Row]:
     """One prefill that tells whether an answer is the target's own, against generating it."""
     new, prompts = bench.options.tokens, bench.prompts[: max(bench.options.batches)]
-    for name in ("fast", "invariant"):
-        progress(f"audit, {name}")
-        network = bench.network if name == "fast" else make_invariant(bench.network, CAPACITY)[0]
-        answers = ours(network, len(prompts), new)(prompts).outputs
-        proved: list[bool] = []
-        check = partial(audited, network, answers, network.new_cache(len(prompts), CAPACITY), proved)
-        single = ours(network, 1, new)
-        sides: dict[str, Side] = {"generate": lambda asked, run=single: run(asked[:SINGLES]), "audit": check}  # type: ignore[misc]
-        turns, _ = in_turns(sides, prompts, bench.options.repeats)
-        read = sum(len(p) + new - 1 for p in prompts) / middle(turns["audit"], "seconds")
-        yield {
-            "arithmetic": name,
-            "generate at batch 1, ms a token": 1000 / middle(turns["generate"]),
-            "audit, ms a token": 1000 / middle(turns["audit"]),
-            "generate / audit": ratio(turns["audit"], turns["generate"]),
-            "tokens read a second": read,
-            "of the prefill bound": read / bench.bounds["prefill"],
-            "found exact": f"{sum(proved)} of {len(proved)}",
-        }
+    progress("audit")
+    network = bench.network
+    answers = ours(network, len(prompts), new)(prompts).outputs
+    proved: list[bool] = []
+    check = partial(audited, network, answers, network.new_cache(len(prompts), CAPACITY), proved)
+    single = ours(network, 1, new)
+    sides: dict[str, Side] = {"generate": lambda asked: single(asked[:SINGLES]), "audit": check}
+    turns, _ = in_turns(sides, prompts, bench.options.repeats)
+    read = sum(len(p) + new - 1 for p in prompts) / middle(turns["audit"], "seconds")
+    yield {
+        "generate at batch 1, ms a token": 1000 / middle(turns["generate"]),
+        "audit, ms a token": 1000 / middle(turns["audit"]),
+        "generate / audit": ratio(turns["audit"], turns["generate"]),
+        "tokens read a second": read,
+        "of the prefill bound": read / bench.bounds["prefill"],
+        "found exact": f"{sum(proved)} of {len(proved)}",
+    }
 
 
 def audited(
@@ -290,7 +293,7 @@ def main() -> None:
     tokenizer = load_tokenizer(model)
     prompts = [tokenizer.chat(asked.format(thing), DEFAULT_SYSTEM) for thing in THINGS for asked in ASKED]
     checkpoint = load_checkpoint(model, torch.bfloat16)
-    network = LlamaNetwork(checkpoint)
+    network = make_invariant(network_of(checkpoint), CAPACITY)[0]
     facts, used = machine(options.threads), memory(network, prompts[: max(options.batches)], before)
     progress("bounds")
     found, rows = bounds(network, checkpoint, options.batches)

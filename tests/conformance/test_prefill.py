@@ -9,6 +9,7 @@ import torch
 from toys import model, network
 
 from specsafe.decoding.prefill import read
+from specsafe.models.network import LlamaNetwork
 
 SYSTEM = tuple(range(20, 60))
 TEXTS = [(*SYSTEM, *range(3, 3 + n)) for n in (9, 1, 0, 30, 12)]
@@ -35,7 +36,8 @@ def counted(net):
 
 def state(cache):
     """All that later passes see of a cache."""
-    parts = [(cache.keys[:, r, :, :n], cache.values[:, r, :, :n]) for r, n in enumerate(cache.lengths)]
+    keys = cache.keys.transpose(-1, -2).flatten(3, 4) if cache.keys.dim() == 6 else cache.keys  # of panels
+    parts = [(keys[:, r, :, :n], cache.values[:, r, :, :n]) for r, n in enumerate(cache.lengths)]
     return cache.lengths, [p.clone() for pair in parts for p in pair]
 
 
@@ -93,7 +95,7 @@ def test_where_somebody_looks_every_state_that_is_asked_for_is_shown(exact):
 
 
 def test_fast_arithmetic_that_answers_one_by_one_does_not_depend_on_the_order():
-    fast = network(model(), invariant=False)
+    fast = network(model(), invariant=False, make=LlamaNetwork)
 
     def read_in(order):
         cache, found = fast.new_cache(1, 110), {}

@@ -24,7 +24,7 @@ from specsafe.models.architecture import from_hf_config
 from specsafe.models.checkpoint import Checkpoint
 from specsafe.models.differentiable import Differentiable
 from specsafe.models.invariant import make_invariant
-from specsafe.models.network import LlamaNetwork
+from specsafe.models.network import LlamaNetwork, network_of
 
 HIDDEN, LAYERS = 64, 3
 CRS = METHODS["ssd-crs-steering"]
@@ -36,7 +36,7 @@ def draft() -> tuple[LlamaNetwork, Differentiable]:
     """A draft that often agrees with the target, for the loop and for whole contexts."""
     hf = model()
     checkpoint = Checkpoint(from_hf_config(hf.config.to_dict()), tensors_of(hf, noise=0.004))
-    return make_invariant(LlamaNetwork(checkpoint, CPU), 640)[0], Differentiable(checkpoint)
+    return make_invariant(network_of(checkpoint, CPU), 640)[0], Differentiable(checkpoint)
 
 
 def projection(size: float = 1.0) -> torch.Tensor:

@@ -17,7 +17,8 @@ from specsafe.models.architecture import from_hf_config
 from specsafe.models.cache import SlotCache
 from specsafe.models.checkpoint import Checkpoint
 from specsafe.models.invariant import make_invariant
-from specsafe.models.network import LlamaNetwork, Network
+from specsafe.models.kernels import PANEL
+from specsafe.models.network import LlamaNetwork, Network, network_of
 
 # The writer of tiny checkpoints lives in the tests of the models, which pytest finds only when it runs them.
 sys.path.append(str(Path(__file__).parents[1] / "models"))
@@ -43,11 +44,11 @@ def model(seed: int = 0, family: str = "llama", **changes: object):
 
 
 def network(
-    hf, dtype: torch.dtype = torch.float32, *, invariant: bool = True, noise: float = 0.0
+    hf, dtype: torch.dtype = torch.float32, *, invariant: bool = True, noise: float = 0.0, make=network_of
 ) -> LlamaNetwork:
     """Our network of a transformers model; noise: standard deviation added to every matrix."""
     checkpoint = Checkpoint(from_hf_config(hf.config.to_dict()), tensors_of(hf, dtype, noise))
-    fast = LlamaNetwork(checkpoint, CPU)
+    fast = make(checkpoint)
     return make_invariant(fast, SIZES["max_position_embeddings"])[0] if invariant else fast
 
 
@@ -64,8 +65,8 @@ def tensors_of(hf, dtype: torch.dtype = torch.float32, noise: float = 0.0) -> di
 def with_a_hole(hf, token: int, *, invariant: bool = True, noise: float = 0.0) -> LlamaNetwork:
     """The network of a model in which reading one token gives NaN for all that follows."""
     whole = network(hf, invariant=invariant, noise=noise)
-    whole._embed = whole._embed.clone()
-    whole._embed[token] = float("nan")
+    whole._table = whole._table.clone()
+    whole._table[token // PANEL, :, token % PANEL] = float("nan")
     return whole
 
 
@@ -155,7 +156,7 @@ class Chain:
     device = CPU
 
     def new_cache(self, rows: int, capacity: int) -> SlotCache:
-        return SlotCache(1, rows, 1, capacity, 1, dtype=torch.float32, device=CPU)
+        return SlotCache((1, rows, 1, 1), capacity)
 
     def forward(self, tokens: Tensor, cache: SlotCache, first: int = 0) -> Tensor:
         cache.require_room(first, *tokens.shape)

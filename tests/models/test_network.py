@@ -11,8 +11,8 @@ from specsafe.models.architecture import from_hf_config
 from specsafe.models.cache import SlotCache
 from specsafe.models.catalogue import DEFAULT_MODEL
 from specsafe.models.checkpoint import Checkpoint, load_checkpoint
+from specsafe.models.compiled import CompiledNetwork
 from specsafe.models.invariant import make_invariant
-from specsafe.models.linear import can_halve, product_dtype
 from specsafe.models.network import LlamaNetwork
 from specsafe.models.store import resolve
 from specsafe.models.tokenizer import load_tokenizer
@@ -59,9 +59,17 @@ VARIANTS = {
 }
 
 
-def ours(hf, dtype=F32, *, invariant=False):
+KINDS = {"torch": LlamaNetwork, "compiled": CompiledNetwork}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+def ours(hf, dtype=F32, *, invariant=False, kind=CompiledNetwork):
     tensors = {n: t.detach().to(dtype).contiguous() for n, t in plain_names(hf).items()}
-    network = LlamaNetwork(Checkpoint(from_hf_config(hf.config.to_dict()), tensors))
+    network = kind(Checkpoint(from_hf_config(hf.config.to_dict()), tensors))
     return make_invariant(network, LENGTH)[0] if invariant else network
 
 
@@ -92,11 +100,11 @@ def close(a, b, atol=1e-4):
 
 @pytest.mark.parametrize("invariant", [False, True], ids=["fast", "invariant"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_are_those_of_transformers(variant, invariant):
+def test_logits_are_those_of_transformers(variant, invariant, kind):
     """At every position; whole, in chunks, token by token; one text and three."""
     family, changes = VARIANTS[variant]
     hf = tiny_model(family, **changes)
-    network = ours(hf, invariant=invariant)
+    network = ours(hf, invariant=invariant, kind=kind)
     for tokens in (words(), words(3)):
         wanted = theirs(hf, tokens)
         assert wanted.std() > 0.1
@@ -105,42 +113,44 @@ def test_logits_are_those_of_transformers(variant, invariant):
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
-def test_bfloat16_is_close(family):
+def test_bfloat16_is_close(family, kind):
     hf = tiny_model(family)
     wanted, tokens = theirs(hf, words()), words()
     rounding = (theirs(hf.to(BF16), tokens) - wanted).abs().mean()
     for sizes in ([LENGTH], [1] * LENGTH):
-        got = in_pieces(ours(hf, BF16), tokens, sizes)
+        got = in_pieces(ours(hf, BF16, kind=kind), tokens, sizes)
         assert got.dtype == F32
         assert (got - wanted).abs().mean() < 1.5 * rounding
 
 
 @pytest.mark.parametrize("keep", [[0], [0, 3], [2, 1], [0, 1, 2, 3]])
-def test_some_layers_are_a_model_of_those_layers(keep):
+def test_some_layers_are_a_model_of_those_layers(keep, kind):
     hf = tiny_model("qwen2", num_hidden_layers=4)
-    network = ours(hf).with_layers(keep)
+    network = ours(hf, kind=kind).with_layers(keep)
     assert network.layers == len(keep)
     hf.model.layers = torch.nn.ModuleList(hf.model.layers[i] for i in keep)
     close(in_pieces(network, words(), [20, 40]), theirs(hf, words()))
 
 
-def test_weights_are_counted_once():
-    hf = tiny_model("llama", tie_word_embeddings=False)
-    network = ours(hf)
-    assert network.bytes == 4 * sum(p.numel() for p in hf.parameters())
-    assert network.with_layers([0]).bytes == 0
-    matrices = sum(p.numel() for n, p in hf.named_parameters() if p.dim() == 2 and "embed" not in n)
-    one = torch.zeros(1, 1, dtype=BF16)
-    computes = product_dtype(BF16, one.device)
-    wide = (
-        0 if can_halve(one) else computes.itemsize - 2
-    )  # a matrix computed with in float32, where nothing reads it narrower
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_are_counted_once(tied, kind):
+    hf = tiny_model("llama", tie_word_embeddings=tied)
+    network = ours(hf, kind=kind)
+    matrices = sum(p.numel() for p in hf.parameters() if p.dim() == 2)
     vectors = sum(p.numel() for p in hf.parameters() if p.dim() == 1)
-    assert ours(hf, BF16).bytes == network.bytes // 2 + wide * matrices + (computes.itemsize - 2) * vectors
-    tied = ours(tiny_model("llama", tie_word_embeddings=True))
-    assert tied.bytes >= 4 * sum(
-        p.numel() for p in tiny_model("llama", tie_word_embeddings=True).parameters()
-    )
+    added = beside(network)
+    assert network.bytes == 4 * (matrices + vectors) + added
+    assert network.with_layers([0]).bytes == 0
+    narrow = 2 if kind is LlamaNetwork else 4
+    assert ours(hf, BF16, kind=kind).bytes == 2 * matrices + narrow * vectors + added
+
+
+def beside(network):
+    """Bytes that compiled networks hold for what a model lacks: biases and the turn of every position."""
+    if not isinstance(network, CompiledNetwork):
+        return 0
+    w = network._weights
+    return sum(part.nbytes for part in (w.qkv_bias, w.o_bias, w.gate_up_bias, w.down_bias, w.cos, w.sin))
 
 
 # --- cache -------------------------------------------------------------------------------------------------
@@ -149,8 +159,8 @@ def test_weights_are_counted_once():
 class Ragged:
     """Texts of different length in one cache, each row compared with transformers at every step."""
 
-    def __init__(self, hf, rows, *, invariant=False, capacity=LENGTH):
-        self.hf, self.network = hf, ours(hf, invariant=invariant)
+    def __init__(self, hf, rows, *, invariant=False, capacity=LENGTH, kind=CompiledNetwork):
+        self.hf, self.network = hf, ours(hf, invariant=invariant, kind=kind)
         self.cache = self.network.new_cache(rows, capacity)
         self.texts: list[list[int]] = []
 
@@ -180,8 +190,8 @@ class Ragged:
 
 
 @pytest.mark.parametrize("invariant", [False, True], ids=["fast", "invariant"])
-def test_ragged_rows_come_go_and_take_back(invariant):
-    ragged = Ragged(tiny_model("qwen3"), 4, invariant=invariant)
+def test_ragged_rows_come_go_and_take_back(invariant, kind):
+    ragged = Ragged(tiny_model("qwen3"), 4, invariant=invariant, kind=kind)
     for length in (5, 1, 17, 30):
         ragged.join(words(1, length, seed=length)[0].tolist())
     ragged.step(4, 2)
@@ -197,7 +207,7 @@ def test_ragged_rows_come_go_and_take_back(invariant):
 
 
 def test_a_full_cache_refuses():
-    cache = SlotCache(1, 2, 1, 16, 4, dtype=F32, device=torch.device("cpu"))
+    cache = SlotCache((1, 2, 1, 4), 16)
     cache.add_row()
     cache.require_room(0, 1, 16)
     with pytest.raises(ValueError, match=r"0 \+ 17 tokens do not fit a cache of 16"):
@@ -211,8 +221,8 @@ def test_a_full_cache_refuses():
         cache.add_row()
 
 
-def test_a_network_writes_nothing_past_its_cache():
-    network = ours(tiny_model("llama", max_position_embeddings=512))
+def test_a_network_writes_nothing_past_its_cache(kind):
+    network = ours(tiny_model("llama", max_position_embeddings=512), kind=kind)
     cache = network.new_cache(1, 10)
     cache.add_row()
     with pytest.raises(ValueError, match="do not fit"):
@@ -223,7 +233,7 @@ def test_a_network_writes_nothing_past_its_cache():
 
 def test_a_freed_row_leaves_nothing_behind():
     """Zero times NaN is NaN: whatever a row held must be gone for the next one, and for one that moves in."""
-    network = ours(tiny_model("llama"))
+    network = ours(tiny_model("llama"), kind=LlamaNetwork)
     cache = network.new_cache(3, LENGTH)
     for length in (40, 3, 8):
         row = cache.add_row()
@@ -251,7 +261,7 @@ TEXTS = [
 
 
 @pytest.mark.model
-def test_smollm2_is_what_transformers_makes_of_the_same_tensors():
+def test_smollm2_is_what_transformers_makes_of_the_same_tensors(kind):
     path = resolve(DEFAULT_MODEL)
     checkpoint, tokenizer = load_checkpoint(path, F32), load_tokenizer(path)
     a = checkpoint.architecture
@@ -264,7 +274,7 @@ def test_smollm2_is_what_transformers_makes_of_the_same_tensors():
     absent, extra = hf.load_state_dict(named, strict=False)
     assert (absent, extra) == (["lm_head.weight"] if a.tied else [], [])
     hf.tie_weights()
-    network = LlamaNetwork(checkpoint)
+    network = kind(checkpoint)
     for text in TEXTS:
         tokens = torch.tensor([tokenizer.encode(text)])
         wanted = theirs(hf, tokens)

@@ -28,7 +28,7 @@ from specsafe.decoding.stopping import StopRule
 from specsafe.errors import UserError
 from specsafe.models.checkpoint import load_checkpoint
 from specsafe.models.invariant import Proof, make_invariant
-from specsafe.models.network import LlamaNetwork, Network
+from specsafe.models.network import LlamaNetwork, Network, network_of
 from specsafe.models.tokenizer import Tokenizer, load_tokenizer, same_vocabulary
 
 Json = Mapping[str, Any]
@@ -262,7 +262,7 @@ def _network(
         other = TransformersNetwork(_folder(path), dtype, where)
         _require_context(config, other, role)
         return other, None
-    network = LlamaNetwork(load_checkpoint(Path(path), dtype), where)
+    network = network_of(load_checkpoint(Path(path), dtype), where)
     _require_context(config, network, role)
     if not invariant:
         return network, None

@@ -152,8 +152,6 @@ def facts(stack: Stack) -> Json:
     """What really runs."""
     import torch
 
-    from specsafe.models.linear import product_dtype
-
     drafter = stack.decoder()
     return {
         "engine": "specsafe native",
@@ -161,9 +159,7 @@ def facts(stack: Stack) -> Json:
         "build": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "weights": stack.config["dtype"],
         "tokenizer_sha256": stack.tokenizer.sha256,
-        "products": str(
-            product_dtype(getattr(torch, stack.config["dtype"]), stack.target.device)
-        ).removeprefix("torch."),
+        "products": f"{str(stack.target.computes).removeprefix('torch.')}, {stack.target.library}",
         "rule_parameters": _in_force(stack, drafts=drafter.drafts),
         "arithmetic": stack.config["arithmetic"],
         "rows_proved_equal": {role: proof.rows for role, proof in stack.proofs.items()},

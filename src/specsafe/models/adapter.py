@@ -8,6 +8,7 @@ hold tokens of the row. A rejected token is masked and never seen again; positio
 from __future__ import annotations
 
 import inspect
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ class TransformersNetwork:
     """
 
     reads_together = False
+    library = f"transformers {version('transformers')}"
 
     def __init__(
         self, folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu", *, invariant: bool = False
@@ -103,7 +105,7 @@ class TransformersNetwork:
                 f"{folder} is computed by transformers, which has no invariant mode",
                 "leave invariant out, or use a model of the Llama family",
             )
-        self.invariant, self.dtype, self.device = False, dtype, torch.device(device)
+        self.invariant, self.dtype, self.computes, self.device = False, dtype, dtype, torch.device(device)
         self._model = _loaded(folder, dtype).to(self.device)
         config = self._model.config.get_text_config(decoder=True)
         self.context = _context(self._model, config)

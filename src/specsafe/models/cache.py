@@ -6,12 +6,11 @@ where no query looks, and the next round writes over it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 
 class Cache(Protocol):
@@ -35,35 +34,46 @@ class Cache(Protocol):
 class SlotCache:
     """The cache of network.LlamaNetwork: keys and values [layers, rows, kv_heads, room, head_dim].
 
-    The room grows with the longest row, `unit` slots at a time, up to the capacity: products over the part in use
-    then read one piece of memory. bytes: at full capacity.
+    shape: (layers, rows, kv_heads, head_dim). The room grows with the longest row, `unit` slots at a time, up to the
+    capacity: products over the part in use then read one piece of memory. bytes: at full capacity.
     """
+
+    per_index: ClassVar[tuple[int, int]] = (1, 1)
+    """Slots that one index of the fourth dimension stands for, in keys and in values."""
 
     def __init__(
         self,
-        layers: int,
-        rows: int,
-        kv_heads: int,
+        shape: tuple[int, int, int, int],
         capacity: int,
-        head_dim: int,
         *,
-        dtype: torch.dtype,
-        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
         unit: int = 64,
     ) -> None:
-        self.keys = torch.zeros((layers, rows, kv_heads, 0, head_dim), dtype=dtype, device=device)
-        self.values = torch.zeros_like(self.keys)
-        self.capacity, self.rows, self._heads, self._unit = capacity, rows, kv_heads, unit
+        self.shape, self.capacity, self.rows, self._unit = shape, capacity, shape[1], unit
+        self._like = torch.empty(0, dtype=dtype, device=device)
+        self.keys, self.values = self.blank(0)
         self.lengths: list[int] = []
         self.remembered: tuple[int, ...] = ()
         """Tokens whose keys and values are kept beside the rows, for texts that begin alike."""
         self._kept: tuple[Tensor, Tensor] | None = None
-        self.bytes = 2 * layers * rows * kv_heads * capacity * head_dim * self.keys.element_size()
+        self.bytes = sum(part.nbytes for part in self.blank(unit)) * -(-capacity // unit)
+
+    def blank(self, room: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of so many slots a row, all zero."""
+        layers, rows, heads, size = self.shape
+        keys = self._like.new_zeros((layers, rows, heads, room, size))
+        return keys, torch.zeros_like(keys)
 
     @property
     def room(self) -> int:
         """Slots a row has at the moment."""
-        return self.keys.shape[3]
+        return self.values.shape[3]
+
+    def _used(self, count: int) -> Iterator[tuple[Tensor, int]]:
+        """Keys, then values, each with the indices that so many slots take."""
+        for part, per in zip((self.keys, self.values), self.per_index, strict=True):
+            yield part, -(-count // per)
 
     @torch.inference_mode()
     def add_row(self) -> int:
@@ -82,8 +92,7 @@ class SlotCache:
         """Free a row; the last row takes its place."""
         last = len(self.lengths) - 1
         if row != last:
-            used = self.lengths[last]
-            for part in (self.keys, self.values):
+            for part, used in self._used(self.lengths[last]):
                 part[:, row, :, :used] = part[:, last, :, :used]
                 part[:, row, :, used:] = 0  # the freed row may hold a NaN, see add_row
             self.lengths[row] = self.lengths[last]
@@ -91,9 +100,10 @@ class SlotCache:
 
     def remember(self, tokens: Sequence[int]) -> None:
         """Keep the tokens that the last row has read, instead of those kept before."""
-        row, length = len(self.lengths) - 1, len(tokens)
+        row = len(self.lengths) - 1
         self.remembered = tuple(tokens)
-        self._kept = self.keys[:, row, :, :length].clone(), self.values[:, row, :, :length].clone()
+        keys, values = (part[:, row, :, :used].clone() for part, used in self._used(len(tokens)))
+        self._kept = keys, values
 
     @torch.inference_mode()
     def recall(self, length: int) -> None:
@@ -102,8 +112,8 @@ class SlotCache:
         if self._kept is None or not length:
             return
         self.require_room(row, 1, length)
-        for part, kept in zip((self.keys, self.values), self._kept, strict=True):
-            part[:, row, :, :length] = kept[:, :, :length]
+        for (part, used), kept in zip(self._used(length), self._kept, strict=True):
+            part[:, row, :, :used] = kept[:, :, :used]
         self.lengths[row] = length
 
     def truncate(self, lengths: list[int]) -> None:
@@ -122,21 +132,8 @@ class SlotCache:
             raise ValueError(f"{longest} + {width} tokens do not fit a cache of {self.capacity}")
         if longest + width > self.room:
             more = min(-(-(longest + width) // self._unit) * self._unit, self.capacity) - self.room
-            self.keys, self.values = (pad(part, (0, 0, 0, more)) for part in (self.keys, self.values))
-
-    def slots(self, positions: Tensor, first: int) -> Tensor:
-        """Flat indices into one layer's [rows * kv_heads * room] slots for positions [B, W] of rows first.. -> [B*W*kv_heads]."""
-        batch = positions.shape[0]
-        rows = torch.arange(first, first + batch, device=positions.device)[:, None, None]
-        heads = torch.arange(self._heads, device=positions.device)[None, None]
-        return ((rows * self._heads + heads) * self.room + positions[:, :, None]).reshape(-1)
-
-    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Keys and values [B*W*kv_heads, head_dim] into the slots of a layer."""
-        for part, new in ((self.keys, keys), (self.values, values)):
-            part[layer].view(-1, new.shape[-1]).index_copy_(0, slots, new)
-
-    def read(self, layer: int, first: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
-        """Views of the first `length` slots of some rows: keys, values [rows, kv_heads, length, head_dim]."""
-        part = slice(first, first + rows)
-        return self.keys[layer, part, :, :length], self.values[layer, part, :, :length]
+            added = self.blank(more)
+            self.keys, self.values = (
+                torch.cat([self.keys, added[0]], 3),
+                torch.cat([self.values, added[1]], 3),
+            )

@@ -24,15 +24,15 @@ from specsafe.errors import UserError
 from specsafe.fetch import cache_folder
 from specsafe.models.network import LlamaNetwork
 
-TILES = (2, 3, 6, 8)  # the smallest that can be proved is taken: it costs least
 WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 15, 17)
 BATCHES = (2, 7, 32)
 _PROMPT, _STEPS = 21, 3
 _CAPACITY = 1024
 _CODE = (
     "cache",
+    "compiled",
     "invariant",
-    "linear",
+    "kernels",
     "network",
 )  # modules that decide in which shapes products are asked for
 _SETTINGS = ("ONEDNN_", "DNNL_", "MKL_", "ATEN_CPU_")  # variables by which libraries choose other products
@@ -56,7 +56,7 @@ def make_invariant(network: LlamaNetwork, capacity: int) -> tuple[LlamaNetwork, 
     if (known := _read_proof(kept)) is not None:
         return network.in_tiles(known.tile), known
     started = time.perf_counter()
-    for tile in TILES:
+    for tile in network.tiles:
         invariant = network.in_tiles(tile)
         rows, failed = prove(invariant, capacity)
         if not failed:
@@ -92,7 +92,7 @@ def _conditions(network: LlamaNetwork, capacity: int) -> str:
         *(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)),
         *(torch.__config__.show(), torch.__version__, torch.get_num_threads(), processor, platform.machine()),
         *(next((x for x in lines if x.startswith("model name")), ""), str(network.device)),
-        *(network.architecture, network.layers, network.dtype, capacity),
+        *(network.architecture, network.layers, network.dtype, network.library, capacity),
     ]
     return hashlib.sha256("\n".join(map(str, seen)).encode()).hexdigest()[:32]
 

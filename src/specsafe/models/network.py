@@ -11,16 +11,16 @@ Sources: Touvron et al. 2023 (arXiv 2302.13971), Ainslie et al. 2023 (grouped qu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from importlib.util import find_spec
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, linear, pad, scaled_dot_product_attention, silu
 
 from specsafe.models.architecture import Architecture
 from specsafe.models.cache import Cache, SlotCache
 from specsafe.models.checkpoint import Checkpoint
-from specsafe.models.linear import Matrix, product_dtype
 
 _BLOCK = 128  # slots of the cache that one product of the invariant attention reads
 _BUCKET = 64  # slots to whose multiples any attention reads
@@ -41,6 +41,10 @@ class Network(Protocol):
     context: int
     layers: int
     device: torch.device
+    computes: torch.dtype
+    """Of all that is made of the weights."""
+    library: str
+    """What takes the products."""
     bytes: int
     reads_together: bool
     """Whether several new rows may be read in one pass beside rows in flight."""
@@ -59,6 +63,17 @@ class Network(Protocol):
         """Hidden states [N, H] -> [N, V]."""
 
 
+class Matrix(NamedTuple):
+    """A linear map: weight [out, in], bias [out]."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """X [rows, in] -> x @ weight.T + bias [rows, out]."""
+        return linear(x, self.weight, self.bias)
+
+
 class _Layer(NamedTuple):
     norm: Tensor
     qkv: Matrix
@@ -71,9 +86,12 @@ class _Layer(NamedTuple):
 
 
 class LlamaNetwork:
-    """Weights of the family on one device, ready to run; see Network."""
+    """Weights of the family on one device, run by PyTorch; see Network, and compiled.CompiledNetwork for processors."""
 
     reads_together = True
+    tiles: ClassVar[tuple[int, ...]] = (2, 3, 6, 8)
+    """Where invariant arithmetic is looked for: rows to whose multiples products are padded, the cheapest first."""
+    library = f"torch {torch.__version__}"
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
         self.architecture = a = checkpoint.architecture
@@ -81,20 +99,23 @@ class LlamaNetwork:
         self.invariant, self.tile = False, 1
         self.vocabulary, self.context, self.layers = a.vocab_size, a.max_positions, a.layers
         self._embed = tensors["embed_tokens.weight"].to(self.device)
-        self.computes = product_dtype(self._embed.dtype, self.device)
-        self._norm = tensors["norm.weight"].to(self.device, self.computes)
+        self.computes = self._embed.dtype
+        self._norm = tensors["norm.weight"].to(self.device)
         self._eps = torch.tensor(a.norm_eps, dtype=torch.float32, device=self.device)
         self._head = Matrix(self._embed if a.tied else tensors["lm_head.weight"].to(self.device))
-        self._stack = [_layer(tensors, i, self.device, self.computes) for i in range(a.layers)]
+        self._stack = [_layer(tensors, i, self.device) for i in range(a.layers)]
         self._cos, self._sin = rotary_tables(a, self.computes, self.device)
-        kept = [self._embed, self._norm, *(n for s in self._stack for n in s if isinstance(n, Tensor))]
-        matrices = [self._head, *(m for s in self._stack for m in s if isinstance(m, Matrix))]
-        once = {t.data_ptr(): t for t in kept}.values()  # a tied head holds the embedding
-        self.bytes = sum(t.numel() * t.element_size() for t in once) + sum(m.bytes for m in matrices)
+        parts = [
+            p for s in self._stack for m in s if m is not None for p in (m if isinstance(m, Matrix) else [m])
+        ]
+        kept = [self._embed, self._head.weight, self._norm, *(p for p in parts if p is not None)]
+        self.bytes = sum(
+            t.nbytes for t in {t.data_ptr(): t for t in kept}.values()
+        )  # a tied head is the embedding
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights as they were given; `computes` is that of all that is made of them."""
+        """Of the weights; `computes` is that of all that is made of them."""
         return self._embed.dtype
 
     def with_layers(self, keep: Sequence[int]) -> LlamaNetwork:
@@ -119,16 +140,8 @@ class LlamaNetwork:
         a = self.architecture
         unit = _BLOCK if self.invariant else _BUCKET
         room = -(-(capacity + self.tile) // unit) * unit
-        return SlotCache(
-            self.layers,
-            rows,
-            a.kv_heads,
-            room,
-            a.head_dim,
-            dtype=self.computes,
-            device=self.device,
-            unit=unit,
-        )
+        shape = (self.layers, rows, a.kv_heads, a.head_dim)
+        return SlotCache(shape, room, dtype=self.computes, device=self.device, unit=unit)
 
     @torch.inference_mode()
     def forward(self, tokens: Tensor, cache: SlotCache, first: int = 0, push: Push | None = None) -> Tensor:
@@ -136,7 +149,7 @@ class LlamaNetwork:
         batch, width = tokens.shape
         cache.require_room(first, batch, width)
         rows = _Rows.of(self, tokens, cache, first)
-        x = self._whole_tiles(embedding(tokens.reshape(-1), self._embed).to(self.computes))
+        x = self._whole_tiles(embedding(tokens.reshape(-1), self._embed))
         pushed = x if push is None else self._whole_tiles(push.rows.to(x.dtype).repeat_interleave(width, 0))
         for index, layer in enumerate(self._stack):
             x = x + layer.o(self._attend(layer, index, self._normed(x, layer.norm), rows, cache))
@@ -179,8 +192,10 @@ class LlamaNetwork:
         # rotate each pair (i, i + D/2): cos * x + sin * swapped x, the sign of the swap lying in sin
         qk = torch.addcmul(qk * rows.cos, qk.roll(a.head_dim // 2, -1), rows.sin)
         q, k = qk[:, : a.heads], qk[:, a.heads :]
-        cache.write(index, rows.slots, k.reshape(-1, a.head_dim), v.reshape(-1, a.head_dim))
-        keys, values = cache.read(index, rows.first, rows.batch, rows.length)
+        for part, new in ((cache.keys, k), (cache.values, v)):
+            part[index].view(-1, a.head_dim).index_copy_(0, rows.slots, new.reshape(-1, a.head_dim))
+        seen = slice(rows.first, rows.first + rows.batch)
+        keys, values = (part[index, seen, :, : rows.length] for part in (cache.keys, cache.values))
         out = rows.ungrouped(self._weighted(rows.grouped(q, a.kv_heads), keys, values, rows))
         return self._whole_tiles(out)
 
@@ -241,7 +256,7 @@ class _Rows(NamedTuple):
             width,
             padding,
             length,
-            cache.slots(positions, first),
+            _slots(positions, first, a.kv_heads, cache.room),
             mask,
             network._cos[flat][:, None],
             network._sin[flat][:, None],
@@ -262,6 +277,13 @@ class _Rows(NamedTuple):
         return split.reshape(self.batch * self.width, -1)
 
 
+def _slots(positions: Tensor, first: int, kv_heads: int, room: int) -> Tensor:
+    """Flat indices into one layer's [rows * kv_heads * room] slots for positions [B, W] of rows first.. -> [B*W*kv_heads]."""
+    rows = torch.arange(first, first + positions.shape[0], device=positions.device)[:, None, None]
+    heads = torch.arange(kv_heads, device=positions.device)[None, None]
+    return ((rows * kv_heads + heads) * room + positions[:, :, None]).reshape(-1)
+
+
 def rotary_tables(a: Architecture, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cos and signed sin of every position: [max_positions, head_dim] each."""
     angles = torch.outer(
@@ -274,12 +296,11 @@ def rotary_tables(a: Architecture, dtype: torch.dtype, device: torch.device) -> 
     )
 
 
-def _layer(tensors: dict[str, Tensor], index: int, device: torch.device, computes: torch.dtype) -> _Layer:
+def _layer(tensors: dict[str, Tensor], index: int, device: torch.device) -> _Layer:
     """The tensors of a layer, with q, k, v and gate, up side by side: fewer and larger products."""
 
     def get(name: str) -> Tensor:
-        tensor = tensors[f"layers.{index}.{name}"].to(device)
-        return tensor.to(computes) if tensor.dim() == 1 else tensor
+        return tensors[f"layers.{index}.{name}"].to(device)
 
     def optional(name: str) -> Tensor | None:
         return get(name) if f"layers.{index}.{name}" in tensors else None
@@ -301,3 +322,12 @@ def _layer(tensors: dict[str, Tensor], index: int, device: torch.device, compute
         gate_up=matrix("mlp.gate_proj", "mlp.up_proj"),
         down=matrix("mlp.down_proj"),
     )
+
+
+def network_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> LlamaNetwork:
+    """The network of a checkpoint: compiled loops on a processor, PyTorch elsewhere and where numba is not installed."""
+    if torch.device(device).type == "cpu" and find_spec("numba") is not None:
+        from specsafe.models.compiled import CompiledNetwork
+
+        return CompiledNetwork(checkpoint)
+    return LlamaNetwork(checkpoint, device)
