@@ -213,6 +213,8 @@ def test_the_fingerprint_tells_rule_arithmetic_and_memory():
     assert "epsilon=0.2" in seen["rule_parameters"]
     assert seen["lossless"] is False
     assert seen["arithmetic"] == "invariant"
+    assert seen["products"].startswith("float32, numba ")
+    assert seen["tile"] == {"target": 1}
     assert seen["rows_proved_equal"]["target"] > 500
     assert seen["bytes"]["target"] > 2e8
     assert seen["bytes"]["draft"] == 0, "layers of the target are not held twice"
@@ -276,21 +278,31 @@ def test_what_cannot_work_is_refused_before_any_answer(text, said):
         open_session(arm)
 
 
-@pytest.mark.model
-def test_a_draft_with_another_tokenizer_is_refused(tmp_path):
+def letters_folder(folder, rows=8):
+    """A model of eight letters, with so many rows of vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path / "draft"
     config = LlamaConfig(
-        vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=rows, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     letters = Tokenizer(models.BPE({c: i for i, c in enumerate("abcdefgh")}, []))
     letters.pre_tokenizer, letters.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="h").save_pretrained(folder)  # noqa: S106
+    return folder
+
+
+@pytest.mark.model
+def test_a_draft_with_another_tokenizer_is_refused(tmp_path):
     with pytest.raises(UserError, match="another tokenizer"):
-        open_session(parse_arm(f"{SMALL},draft={folder}"))
+        open_session(parse_arm(f"{SMALL},draft={letters_folder(tmp_path / 'draft')}"))
+
+
+def test_a_target_with_too_few_rows_for_its_tokenizer_is_refused(tmp_path):
+    folder = letters_folder(tmp_path / "target", rows=7)
+    with pytest.raises(UserError, match="the target has 7 rows of vocabulary, its tokenizer 8 tokens"):
+        open_session(parse_arm(f"{SMALL},model={folder},draft=none"))
 
 
 @pytest.mark.model

@@ -203,6 +203,11 @@ def open_stack(config: Json, loaded: Loaded | None = None) -> Stack:
 
     target, proof = once("target", config["model_path"], config["device"])
     found = {"target": proof} if proof else {}
+    if target.vocabulary < tokenizer.vocab_size:
+        raise UserError(
+            f"the target has {target.vocabulary} rows of vocabulary, its tokenizer {tokenizer.vocab_size} tokens",
+            "resize the model's embedding to its tokenizer, or use the tokenizer that it was trained with",
+        )
     method = find(config["method"], parse_changes(config["changes"])) if config["method"] else None
     if method is not None and method.draft == "self":
         config = {**config, "draft": "self", "draft_path": "", "keep": ()}

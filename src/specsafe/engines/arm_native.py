@@ -1,4 +1,4 @@
-"""Arms of our own PyTorch engine."""
+"""Arms of our own engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLDEST = 1e-3  # below it logits / temperature may pass the largest float32, a
 
 
 class NativeArm(LocalArm):
-    """Our PyTorch engine in a worker process: every acceptance rule, and arithmetic that cannot fork."""
+    """Our own engine in a worker process: every acceptance rule, and arithmetic that cannot fork."""
 
     rules: ClassVar[dict[str, bool]] = {name: facts.lossless for name, facts in RULE_FACTS.items()}
     speculation_fields: ClassVar[tuple[str, ...]] = (
@@ -87,7 +87,10 @@ class NativeArm(LocalArm):
     )
     draft_system: str = Field("", description="system prompt of the draft; empty: the target's")
     num_speculative_tokens: int = Field(4, ge=1, le=64, description="draft tokens proposed a round")
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of weights, cache and arithmetic")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16",
+        description="of the weights; on a GPU also of the cache and all that is computed, which is float32 on a processor",
+    )
     device: str = Field("cpu", description="of the target: cpu, cuda, cuda:1, …")
     draft_device: str = Field("", description="of the draft; empty: the target's")
     arithmetic: Literal["invariant", "fast"] = Field(

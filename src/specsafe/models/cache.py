@@ -52,17 +52,19 @@ class SlotCache:
     ) -> None:
         self.shape, self.capacity, self.rows, self._unit = shape, capacity, shape[1], unit
         self._like = torch.empty(0, dtype=dtype, device=device)
-        self.keys, self.values = self.blank(0)
+        self.keys, self.values = self.blank(0, self._like)
         self.lengths: list[int] = []
         self.remembered: tuple[int, ...] = ()
         """Tokens whose keys and values are kept beside the rows, for texts that begin alike."""
         self._kept: tuple[Tensor, Tensor] | None = None
-        self.bytes = sum(part.nbytes for part in self.blank(unit)) * -(-capacity // unit)
+        least = max(self.per_index)
+        counted = self.blank(least, self._like.to("meta"))
+        self.bytes = sum(part.nbytes for part in counted) * capacity // least
 
-    def blank(self, room: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of so many slots a row, all zero."""
-        layers, rows, heads, size = self.shape
-        keys = self._like.new_zeros((layers, rows, heads, room, size))
+    def blank(self, room: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of so many slots a row, all zero, of the dtype and on the device of `like`."""
+        *rows, size = self.shape
+        keys = like.new_zeros((*rows, room, size))
         return keys, torch.zeros_like(keys)
 
     @property
@@ -126,13 +128,15 @@ class SlotCache:
             self.lengths[row] += width
 
     def require_room(self, first: int, rows: int, width: int) -> None:
-        """Make room for a forward pass. Raises ValueError if it would write past the capacity."""
+        """Make room for a forward pass. Raises ValueError if it would write past the capacity, or to rows that are not there."""
+        if first + rows > len(self.lengths):
+            raise ValueError(f"rows {first} to {first + rows - 1} of a cache that has {len(self.lengths)}")
         longest = max(self.lengths[first : first + rows])
         if longest + width > self.capacity:
             raise ValueError(f"{longest} + {width} tokens do not fit a cache of {self.capacity}")
         if longest + width > self.room:
             more = min(-(-(longest + width) // self._unit) * self._unit, self.capacity) - self.room
-            added = self.blank(more)
+            added = self.blank(more, self._like)
             self.keys, self.values = (
                 torch.cat([self.keys, added[0]], 3),
                 torch.cat([self.values, added[1]], 3),

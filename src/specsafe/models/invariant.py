@@ -1,9 +1,9 @@
 """Invariant arithmetic: the bits of a row do not depend on batch, neighbours, width or slot. Proved, or not claimed.
 
-Floating-point sums depend on their order, and a library chooses that order by the shape of the product. Padded to
-whole tiles of rows the shapes met in decoding leave the order alone on the machines where this proof holds;
-it runs the very weights that will decode, over widths, batches and prefill, and compares every bit. Which sums a
-library chooses follows from processor, build, threads, dtype and shapes: for these, a proof is run once and kept.
+Floating-point sums depend on their order. In compiled loops (kernels.py) each sum has one; a library chooses it by the
+shape of the product, and padded to whole tiles of rows the shapes met in decoding leave the order alone on the machines
+where this proof holds. It runs the very weights that will decode, over widths, batches and prefill, and compares every
+bit. What decides the sums is processor, builds, threads, dtype and shapes: for these, a proof is run once and kept.
 """
 
 from __future__ import annotations
@@ -34,8 +34,14 @@ _CODE = (
     "invariant",
     "kernels",
     "network",
-)  # modules that decide in which shapes products are asked for
-_SETTINGS = ("ONEDNN_", "DNNL_", "MKL_", "ATEN_CPU_")  # variables by which libraries choose other products
+)  # modules that decide in which order sums are taken
+_SETTINGS = (
+    "ONEDNN_",
+    "DNNL_",
+    "MKL_",
+    "ATEN_CPU_",
+    "NUMBA_",
+)  # variables by which libraries choose other products
 _LONG = (200, 300, 700)  # contexts of one and of several blocks of the cache
 
 

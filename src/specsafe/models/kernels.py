@@ -10,11 +10,8 @@ All of it is one file because numba compiles again only what stands in a file th
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, prange, types
@@ -22,7 +19,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from specsafe.fetch import cache_folder
+if TYPE_CHECKING:
+    from specsafe.models.compiled import Place, Weights
 
 Floats = NDArray[np.float32]
 
@@ -33,44 +31,17 @@ _ROWS = 6  # rows that a product reads side by side
 # The sums of six rows fill the registers of AVX2 with half a panel, those of AVX-512 with a whole one.
 _HALVES = ((0, 1),) if binding.get_host_cpu_features().get("avx512f") else ((0,), (1,))
 
-if not os.access(
-    Path(__file__).parent, os.W_OK
-):  # numba keeps what it compiled beside the source, where it may
-    numba.config.CACHE_DIR = str(cache_folder() / "compiled")  # type: ignore[attr-defined]
+# Divisions as processors do them: a check for zero before each would keep loops from being vectors.
+_loop = njit(cache=True, error_model="numpy")
+_side_by_side = njit(cache=True, error_model="numpy", parallel=True)
 
 _F32, _I32 = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_F32, _LANES), ir.VectorType(_I32, _LANES)
 
 
-class Weights(NamedTuple):
-    """Of all layers, L first; matrices in panels [L, P, inputs, PANEL], float32 or bfloat16 (as uint16, see network).
-
-    What a network lacks has no numbers: norms of queries and keys [L, 0]; biases are zeros.
-    """
-
-    norm: Floats
-    qkv: NDArray[Any]
-    qkv_bias: Floats
-    q_norm: Floats
-    k_norm: Floats
-    o: NDArray[Any]
-    o_bias: Floats
-    mlp_norm: Floats
-    gate_up: NDArray[Any]
-    gate_up_bias: Floats
-    down: NDArray[Any]
-    down_bias: Floats
-    cos: Floats  # [positions, D]
-    sin: Floats
-    eps: np.float32
-
-
-class Place(NamedTuple):
-    """Where the rows of a pass stand: `width` of each sequence, from its length on; sequences are cache rows first.."""
-
-    first: int
-    width: int
-    lengths: NDArray[np.int64]
+def _plain(array: Any) -> bool:
+    """Whether numbers of an array lie as they are read here: float32, one after the other."""
+    return bool(array.dtype == types.float32 and array.layout == "C")
 
 
 def _constant(kind: Any, value: float) -> Any:
@@ -113,6 +84,8 @@ def _half(build: Any, pointer: Any, half: int, narrow: bool) -> Any:
 def _sums(_context: Any, w: Any, stride: Any, x: Any, first: Any, rows: Any, inputs: Any, out: Any) -> Any:
     """out[r, c] = sum over i < inputs of x[first + r, i] * w[i * stride + c], for r < rows and c < PANEL; at most _ROWS rows."""
     narrow = w.dtype == types.uint16
+    if not (narrow or w.dtype == types.float32) or not _plain(x) or not _plain(out):
+        return None  # numba then says that there is no such function
 
     def generate(context: Any, build: Any, sig: Any, args: Any) -> Any:
         weights, values, sums = (context.make_array(sig.args[i])(context, build, args[i]) for i in (0, 2, 6))
@@ -120,8 +93,8 @@ def _sums(_context: Any, w: Any, stride: Any, x: Any, first: Any, rows: Any, inp
         row = cgutils.unpack_tuple(build, values.shape)[1]
 
         def columns(height: int, halves: tuple[int, ...]) -> None:
-            at = [build.mul(build.add(begin, ir.Constant(row.type, r)), row) for r in range(height)]
-            starts = [build.gep(values.data, [place]) for place in at]
+            offsets = [build.mul(build.add(begin, ir.Constant(row.type, r)), row) for r in range(height)]
+            starts = [build.gep(values.data, [offset]) for offset in offsets]
             held = {
                 (r, h): cgutils.alloca_once_value(build, _constant(_FLOATS, 0.0))
                 for r in range(height)
@@ -135,8 +108,11 @@ def _sums(_context: Any, w: Any, stride: Any, x: Any, first: Any, rows: Any, inp
                     for h in halves:
                         build.store(_fma(build, read[h], value, build.load(held[r, h])), held[r, h])
             for (r, h), total in held.items():
-                place = build.gep(sums.data, [ir.Constant(_I32, r * PANEL + h * _LANES)])
-                _store(build, build.load(total), place)
+                _store(
+                    build,
+                    build.load(total),
+                    build.gep(sums.data, [ir.Constant(_I32, r * PANEL + h * _LANES)]),
+                )
 
         for height in range(1, _ROWS + 1):
             with build.if_then(build.icmp_signed("==", count, ir.Constant(count.type, height))):
@@ -155,6 +131,9 @@ def _folded(start: float, one: Any, two: Any) -> Any:
 
     @intrinsic
     def folded(_context: Any, x: Any) -> Any:
+        if not _plain(x):
+            return None
+
         def generate(context: Any, build: Any, sig: Any, args: Any) -> Any:
             array = context.make_array(sig.args[0])(context, build, args[0])
             (count,) = cgutils.unpack_tuple(build, array.shape)
@@ -214,7 +193,7 @@ def _power_of_two(_context: Any, n: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-_LOWEST, _HIGHEST = np.float32(-87), np.float32(88)
+_LOWEST, _HIGHEST, _ENDLESS = np.float32(-87), np.float32(88), np.float32(np.inf)
 _LOG2_E, _LN_2, _LN_2_REST = (
     np.float32(1.4426950408889634),
     np.float32(0.693359375),
@@ -223,9 +202,9 @@ _LOG2_E, _LN_2, _LN_2_REST = (
 _SERIES = tuple(np.float32(1 / n) for n in (720, 120, 24, 6, 2, 1, 1))
 
 
-@njit(cache=True)
+@_loop
 def _exp(x: np.float32) -> np.float32:
-    """e^x for -87 <= x <= 88, of what lies outside as of the nearer end: 2^n e^r, |r| <= ln(2)/2, by its series.
+    """e^x: 2^n e^r, |r| <= ln(2)/2, by its series; 0 below -87 and infinity above 88.
 
     A library's would be called number by number; this one compiles into the loops.
     """
@@ -236,10 +215,13 @@ def _exp(x: np.float32) -> np.float32:
     y = np.float32(1 / 5040)
     for factor in _SERIES:
         y = _multiply_add(y, r, factor)
-    return x if np.isnan(x) else y * _power_of_two(np.int32(n))
+    y = y * _power_of_two(np.int32(n))
+    y = np.float32(0) if x < _LOWEST else y
+    y = _ENDLESS if x > _HIGHEST else y
+    return x if np.isnan(x) else y
 
 
-@njit(parallel=True, cache=True)
+@_side_by_side
 def product(weight: NDArray[Any], bias: Floats, x: Floats, out: Floats, add: bool) -> None:
     """Rows x [R, inputs] @ weight + bias [outputs] -> out [R, outputs], or added to what is there."""
     count, outputs = out.shape
@@ -257,7 +239,7 @@ def product(weight: NDArray[Any], bias: Floats, x: Floats, out: Floats, add: boo
                     out[first + r, begin + c] = out[first + r, begin + c] + total if add else total
 
 
-@njit(cache=True)
+@_loop
 def _scale(x: Floats, weight: Floats, eps: np.float32, out: Floats) -> None:
     """Root mean square norm of one vector: x / sqrt(mean(x^2) + eps) * weight."""
     scale = np.float32(1) / np.sqrt(_squares(x) / np.float32(x.shape[0]) + eps)
@@ -265,14 +247,14 @@ def _scale(x: Floats, weight: Floats, eps: np.float32, out: Floats) -> None:
         out[i] = x[i] * scale * weight[i]
 
 
-@njit(parallel=True, cache=True)
+@_side_by_side
 def normed(x: Floats, weight: Floats, eps: np.float32, out: Floats) -> None:
     """The norm of every row [R, H] -> out."""
     for r in prange(x.shape[0]):
         _scale(x[r], weight, eps, out[r])
 
 
-@njit(cache=True)
+@_loop
 def _turn(head: Floats, norm: Floats, eps: np.float32, cos: Floats, sin: Floats, spare: Floats) -> None:
     """A query or key [D], normed where there are numbers for that, turned to its position, in place."""
     size = head.shape[0]
@@ -286,8 +268,8 @@ def _turn(head: Floats, norm: Floats, eps: np.float32, cos: Floats, sin: Floats,
         head[i + half] = spare[i + half] * cos[i + half] + spare[i] * sin[i + half]
 
 
-@njit(parallel=True, cache=True)
-def _place(w: Weights, layer: int, qkv: Floats, place: Place, keys: Floats, values: Floats) -> None:
+@_side_by_side
+def _turn_and_keep(w: Weights, layer: int, qkv: Floats, place: Place, keys: Floats, values: Floats) -> None:
     """Turn the queries and keys of rows qkv [R, (heads + 2 kv_heads) D], and put keys and values into the cache."""
     kv_heads, size = keys.shape[1], keys.shape[3]
     heads = qkv.shape[1] // size - 2 * kv_heads
@@ -308,7 +290,7 @@ def _place(w: Weights, layer: int, qkv: Floats, place: Place, keys: Floats, valu
                 values[row, g, at, i] = value[i]
 
 
-@njit(cache=True)
+@_loop
 def _softmax(scores: Floats) -> np.float32:
     """exp(scores - max), in place -> their sum."""
     top = _largest(scores)
@@ -317,7 +299,7 @@ def _softmax(scores: Floats) -> np.float32:
     return _sum(scores)
 
 
-@njit(parallel=True, cache=True)
+@_side_by_side
 def _attend(qkv: Floats, place: Place, keys: Floats, values: Floats, out: Floats) -> None:
     """softmax(q k' / sqrt(D)) v of every query over the slots of its sequence up to its own -> out [R, heads * D]."""
     kv_heads, size = keys.shape[1], keys.shape[3]
@@ -345,12 +327,12 @@ def _attend(qkv: Floats, place: Place, keys: Floats, values: Floats, out: Floats
             for begin in range(0, size, PANEL):
                 _sums(values[row, g, :, begin:], values.shape[3], scores, first, rows, seen, sums)
                 for h in range(rows):
-                    place_of = (g * group + first + h) * size + begin
+                    begins = (g * group + first + h) * size + begin
                     for c in range(min(PANEL, size - begin)):
-                        out[r, place_of + c] = sums[h, c] / total[first + h]
+                        out[r, begins + c] = sums[h, c] / total[first + h]
 
 
-@njit(parallel=True, cache=True)
+@_side_by_side
 def _gated(both: Floats, out: Floats) -> None:
     """silu(gate) * up for rows [R, 2 I], gates first -> out [R, I]."""
     size = out.shape[1]
@@ -360,7 +342,7 @@ def _gated(both: Floats, out: Floats) -> None:
             out[r, i] = gate / (np.float32(1) + _exp(-gate)) * both[r, size + i]
 
 
-@njit(cache=True)
+@_loop
 def layers(
     w: Weights,
     keep: NDArray[np.int64],
@@ -386,7 +368,7 @@ def layers(
         n = keep[index]
         normed(x, w.norm[n], w.eps, h)
         product(w.qkv[n], w.qkv_bias[n], h, qkv, False)
-        _place(w, n, qkv, place, keys[index], values[index])
+        _turn_and_keep(w, n, qkv, place, keys[index], values[index])
         _attend(qkv, place, keys[index], values[index], attended)
         product(w.o[n], w.o_bias[n], attended, x, True)
         normed(x, w.mlp_norm[n], w.eps, h)

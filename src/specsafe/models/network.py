@@ -10,14 +10,19 @@ Sources: Touvron et al. 2023 (arXiv 2302.13971), Ainslie et al. 2023 (grouped qu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, pad, scaled_dot_product_attention, silu
 
+from specsafe.errors import UserError
+from specsafe.fetch import cache_folder
 from specsafe.models.architecture import Architecture
 from specsafe.models.cache import Cache, SlotCache
 from specsafe.models.checkpoint import Checkpoint
@@ -325,9 +330,29 @@ def _layer(tensors: dict[str, Tensor], index: int, device: torch.device) -> _Lay
 
 
 def network_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> LlamaNetwork:
-    """The network of a checkpoint: compiled loops on a processor, PyTorch elsewhere and where numba is not installed."""
-    if torch.device(device).type == "cpu" and find_spec("numba") is not None:
-        from specsafe.models.compiled import CompiledNetwork
+    """The network of a checkpoint: compiled loops on a processor, PyTorch elsewhere and where numba is not installed.
 
-        return CompiledNetwork(checkpoint)
-    return LlamaNetwork(checkpoint, device)
+    Raises UserError for a numba that cannot be imported.
+    """
+    if torch.device(device).type != "cpu" or find_spec("numba") is None:
+        return LlamaNetwork(checkpoint, device)
+    if not os.access(Path(__file__).parent, os.W_OK):  # numba keeps what it compiled beside the source
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(_own_folder()))
+    try:
+        from specsafe.models.compiled import CompiledNetwork
+    except ImportError as error:
+        raise UserError(
+            f"numba is installed and cannot be imported: {error}",
+            "pip install 'specsafe[native]' again, or uninstall numba: PyTorch takes the products then, more slowly",
+        ) from error
+    return CompiledNetwork(checkpoint)
+
+
+def _own_folder() -> Path:
+    """Where code that was compiled is kept if not beside the source: the cache, or a folder of this process."""
+    try:
+        folder = cache_folder() / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or none that may be written to
+        return Path(mkdtemp(prefix="specsafe-"))
+    return folder
