@@ -145,3 +145,22 @@ def mounted(folder, options):
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+NATIVE = "kind=native,threads=1,context=256,max_tokens=8"
+
+
+def native_flags(battery, out, speculative):
+    """The command of a screen of the native engine."""
+    return command(
+        "screen", "--battery", battery, "--target", NATIVE, "--speculative", speculative, "--out", out
+    )
+
+
+def native_screen(battery, out, speculative):
+    """Its result; so few items that it cannot be measured."""
+    done = subprocess.run(
+        native_flags(battery, out, speculative), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == UNMEASURED, done.stderr[-2000:]
+    return json.loads((out / "result.json").read_text())["result"]

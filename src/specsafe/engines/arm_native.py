@@ -89,7 +89,7 @@ class NativeArm(LocalArm):
     num_speculative_tokens: int = Field(4, ge=1, le=64, description="draft tokens proposed a round")
     dtype: Literal["bfloat16", "float32"] = Field(
         "bfloat16",
-        description="of the weights; on a GPU also of the cache and all that is computed, which is float32 on a processor",
+        description="of the weights; all that is made of them is float32 in compiled loops (on a processor), and of this dtype in PyTorch",
     )
     device: str = Field("cpu", description="of the target: cpu, cuda, cuda:1, …")
     draft_device: str = Field("", description="of the draft; empty: the target's")

@@ -60,8 +60,20 @@ def read_gguf(path: Path) -> Any:
 def _reader(path: Path, size: int, modified: int) -> Any:
     """Reading takes seconds; size and time are in the key, so a file that changes is read again."""
     import gguf
+    import numpy as np
 
-    reader = gguf.GGUFReader(path)
+    class Reader(gguf.GGUFReader):
+        """Its metadata are hundreds of thousands of slices, and a slice of a plain array takes a third of a memory map's time."""
+
+        @property
+        def data(self) -> Any:
+            return self._data
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._data = np.asarray(mapped)
+
+    reader = Reader(path)
     for field in reader.fields.values():
         if field.types and field.types[0] == gguf.GGUFValueType.STRING:
             field.contents()
