@@ -182,9 +182,8 @@ def _loops() -> Iterator[None]:
     """For the loops: as many threads as PyTorch has, up to the processor's, and small numbers are no zeros in any of them."""
     threads: int = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     with _ONE_AT_A_TIME:
-        torch.set_flush_denormal(
-            False
-        )  # a library may have told this thread otherwise; the pool's have flags of their own
+        # a library may have told this thread otherwise, and the pool's threads have flags of their own
+        torch.set_flush_denormal(False)
         numba.set_num_threads(threads)
         yield
 

@@ -28,20 +28,9 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 15, 17)
 BATCHES = (2, 7, 32)
 _PROMPT, _STEPS = 21, 3
 _CAPACITY = 1024
-_CODE = (
-    "cache",
-    "compiled",
-    "invariant",
-    "kernels",
-    "network",
-)  # modules that decide in which order sums are taken
-_SETTINGS = (
-    "ONEDNN_",
-    "DNNL_",
-    "MKL_",
-    "ATEN_CPU_",
-    "NUMBA_",
-)  # variables by which libraries choose other products
+# Modules that decide in which order sums are taken, and variables by which libraries choose other products.
+_CODE = ("cache", "compiled", "invariant", "kernels", "network")
+_SETTINGS = ("ONEDNN_", "DNNL_", "MKL_", "ATEN_CPU_", "NUMBA_")
 _LONG = (200, 300, 700)  # contexts of one and of several blocks of the cache
 
 

@@ -114,9 +114,8 @@ class LlamaNetwork:
             p for s in self._stack for m in s if m is not None for p in (m if isinstance(m, Matrix) else [m])
         ]
         kept = [self._embed, self._head.weight, self._norm, *(p for p in parts if p is not None)]
-        self.bytes = sum(
-            t.nbytes for t in {t.data_ptr(): t for t in kept}.values()
-        )  # a tied head is the embedding
+        once = {t.data_ptr(): t for t in kept}.values()  # a tied head is the embedding
+        self.bytes = sum(t.nbytes for t in once)
 
     @property
     def dtype(self) -> torch.dtype:
